@@ -1,0 +1,1 @@
+"""Everything that moves weights: checkpoint files, recognition, mapping, targets, parity."""
