@@ -1,1 +1,53 @@
-"""Everything that moves weights: checkpoint files, recognition, mapping, targets, parity."""
+"""Everything that moves weights: checkpoint files, recognition, mapping, targets, parity.
+
+Each name is imported when it is first used, so that importing this package is light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from converters.checkpoint import Checkpoint, open_checkpoint
+    from converters.conversion import Conversion, convert
+    from converters.errors import CheckpointError, InputError
+    from converters.inspection import Inspection, inspect
+    from converters.models import load_keras, load_pytorch
+    from converters.parity import Report, verify
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "Conversion",
+    "InputError",
+    "Inspection",
+    "Report",
+    "convert",
+    "inspect",
+    "load_keras",
+    "load_pytorch",
+    "open_checkpoint",
+    "verify",
+]
+
+_MODULES = {
+    "Checkpoint": "checkpoint",
+    "CheckpointError": "errors",
+    "Conversion": "conversion",
+    "InputError": "errors",
+    "Inspection": "inspection",
+    "Report": "parity",
+    "convert": "conversion",
+    "inspect": "inspection",
+    "load_keras": "models",
+    "load_pytorch": "models",
+    "open_checkpoint": "checkpoint",
+    "verify": "parity",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'converters' has no attribute {name!r}")
+    return getattr(import_module(f"converters.{_MODULES[name]}"), name)

@@ -1,0 +1,262 @@
+"""The command `slimport`: thin, over the Python functions of the same names.
+
+Results go to stdout, progress and errors to stderr. Exit codes: 0 done; 1 a verified difference; 2 bad usage or bad input.
+Nothing heavy is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from converters.errors import InputError
+from slimport import __version__
+
+if TYPE_CHECKING:
+    from converters.inspection import Inspection
+    from converters.parity import Report, Row
+    from converters.recognize import Recognition
+
+SCOPE = click.option("--scope", metavar="SCOPE", help="Which network, where the file holds several.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="slimport")
+def cli() -> None:
+    """TF-Slim checkpoints in PyTorch and Keras, proven equal.
+
+    \b
+    slimport inspect resnet_v2_50.ckpt
+    slimport convert resnet_v2_50.ckpt resnet_v2_50.safetensors
+    slimport verify  resnet_v2_50.ckpt resnet_v2_50.safetensors
+    """
+
+
+@cli.command()
+@click.argument("src")
+@SCOPE
+@JSON
+def inspect(src: str, scope: str | None, as_json: bool) -> None:
+    """Say what the checkpoint SRC holds. No tensor is read.
+
+    \b
+    slimport inspect resnet_v2_50.ckpt
+    slimport inspect run/ --json
+    """
+    from converters.inspection import inspect
+
+    found = inspect(src, scope)
+    click.echo(json.dumps(found.to_json()) if as_json else _inspection_text(found))
+
+
+@cli.command()
+@click.argument("src")
+@click.argument("dst")
+@click.option("--to", metavar="TARGET", help="pytorch, keras or slim; follows from DST's suffix.")
+@SCOPE
+def convert(src: str, dst: str, to: str | None, scope: str | None) -> None:
+    """Convert the network in SRC to DST: .safetensors, .pth, .keras, .weights.h5, or .ckpt for a slim checkpoint.
+
+    DST appears whole or not at all.
+
+    \b
+    slimport convert resnet_v2_50.ckpt resnet_v2_50.safetensors
+    slimport convert resnet_v2_50.ckpt resnet_v2_50.keras
+    """
+    from converters.conversion import convert
+
+    done = convert(src, dst, to, scope)
+    click.echo(f"{dst}: {_network_text(done.recognition)}, from {src}")
+    for line in _extras_lines(done.recognition):
+        click.echo(f"left out: {line}")
+
+
+@cli.command()
+@click.argument("src")
+@click.argument("converted", required=False)
+@click.option("--target", metavar="TARGET", help="pytorch or keras; follows from CONVERTED, else pytorch.")
+@click.option(
+    "--dtype", metavar="DTYPE", help="float32 or float64. [float64, where the target computes in it throughout]"
+)
+@click.option("--size", metavar="H[xW]", help="Height and width of the input. [224]")
+@click.option("--batch", metavar="N", type=click.IntRange(min=1), default=1, help="Images in the input. [1]")
+@click.option("--output-stride", metavar="N", type=click.IntRange(min=1), help="Ratio of input to output resolution.")
+@click.option("--no-global-pool", is_flag=True, help="Keep the map of features, as dense prediction does.")
+@click.option("--no-spatial-squeeze", is_flag=True, help="Keep logits of rank 4.")
+@click.option("--device", metavar="DEVICE", default="cpu", help="cpu or cuda, for the port. [cpu]")
+@SCOPE
+@JSON
+def verify(
+    src: str,
+    converted: str | None,
+    target: str | None,
+    dtype: str | None,
+    size: str | None,
+    batch: int,
+    output_stride: int | None,
+    no_global_pool: bool,
+    no_spatial_squeeze: bool,
+    device: str,
+    scope: str | None,
+    as_json: bool,
+) -> None:
+    """Compare every end point of CONVERTED with the TF-Slim graph running SRC; exit with 1 if one differs.
+
+    Without CONVERTED, the port is verified with SRC's own weights. Needs TensorFlow.
+
+    \b
+    slimport verify resnet_v2_50.ckpt resnet_v2_50.safetensors
+    slimport verify resnet_v2_50.ckpt resnet_v2_50.keras --dtype float32 --size 299
+    """
+    from converters.parity import verify
+
+    with _progress() as progress:
+        report = verify(
+            src,
+            converted,
+            target=target,
+            dtype=dtype,
+            size=_size(size),
+            batch=batch,
+            global_pool=not no_global_pool,
+            output_stride=output_stride,
+            # A map of more than 1x1 cannot be squeezed.
+            spatial_squeeze=not (no_spatial_squeeze or no_global_pool),
+            device=device,
+            scope=scope,
+            progress=progress,
+        )
+    click.echo(json.dumps(report.to_json()) if as_json else _report_text(report))
+    if not report.ok:
+        raise click.exceptions.Exit(1)
+
+
+def main() -> None:
+    """The console script: every error is one line on stderr."""
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        code = _fail(error.format_message())
+    except InputError as error:
+        code = _fail(str(error))
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted")
+        code = 130
+    except BrokenPipeError:
+        # The reader of stdout has gone (`| head`); nothing is wrong, and nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:
+        if "SLIMPORT_TRACEBACK" in os.environ:
+            raise
+        code = _fail(
+            f"unexpected {type(error).__name__}: {error} (a bug: SLIMPORT_TRACEBACK=1 shows where, please report it)"
+        )
+    sys.exit(code)
+
+
+def _fail(message: str) -> int:
+    click.echo(f"slimport: {' '.join(message.split())}", err=True)
+    return 2
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and int(side) > 0 for side in sides):
+        raise InputError(f"--size {text}: must be H or HxW, in pixels, like 224 or 224x320")
+    return int(sides[0]), int(sides[-1])
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """A line on stderr that says what is going on; only on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        yield status.update
+
+
+def _network_text(found: Recognition) -> str:
+    classes = found.network.num_classes
+    head = f"{classes} classes" if classes else "no logits"
+    return f"{found.network.name}, {head}, scope {found.scope!r}"
+
+
+def _extras_lines(found: Recognition) -> list[str]:
+    lines = []
+    for group, names in found.extras.items():
+        sample = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        lines.append(f"{len(names)} {group}: {sample}")
+    return lines
+
+
+def _inspection_text(found: Inspection) -> str:
+    from converters.inspection import dtype_name
+
+    lines = [
+        f"{found.path}: TensorFlow checkpoint, {found.format.upper()}, {len(found.variables)} variables, "
+        f"{found.parameters:,} numbers"
+    ]
+    recognition = found.recognition
+    if recognition is None:
+        lines.append(f"model: none ({found.doubt})")
+    else:
+        lines.append(f"model: {_network_text(recognition)}")
+        lines += [f"missing: {name}" for name in recognition.missing]
+        lines += [f"not of shape {list(shape)}: {name}" for name, shape in recognition.misshapen.items()]
+        lines += [f"beside it: {line}" for line in _extras_lines(recognition)]
+        if recognition.complete:
+            lines.append(f"next: slimport convert {found.path} {recognition.network.name}.safetensors")
+    lines.append("")
+    width = max((len(v.name) for v in found.variables), default=0)
+    lines += [f"{v.name:<{width}}  {dtype_name(v):<8}  {list(v.shape)}" for v in found.variables]
+    return "\n".join(lines)
+
+
+def _report_text(report: Report) -> str:
+    width = max(len(row.name) for row in report.rows)
+    float32 = report.dtype == "float32"
+    title = f"{'end point':<{width}}  {'shape':<19} {'rel_l2':>9} {'max_abs':>9}"
+    lines = [title + (f" {'TF-Slim':>9} {'ratio':>6}" if float32 else "")]
+    for row in report.rows:
+        lines.append(_row_text(row, width) + ("" if row.ok else click.style("  DIFFERS", fg="red", bold=True)))
+    worst = report.worst
+    limit = "1.5 times TF-Slim's own float32 rounding, plus 1e-07" if float32 else f"{worst.limit:.0e}"
+    height, width_ = report.input_shape[1:3]
+    lines += [
+        "",
+        f"{report.network} on {report.backend}, {report.device}, {report.dtype}, "
+        f"batch {report.input_shape[0]} of {height}x{width_}; weights of the reference read by {report.reader}",
+        f"worst: {worst.name}: rel_l2 {worst.rel_l2:.2e}, limit {worst.limit:.2e}",
+    ]
+    first = report.first_difference
+    if first is None:
+        verdict = click.style("equal", fg="green", bold=True)
+        lines.append(f"{verdict}: all {len(report.rows)} end points within {limit}")
+    else:
+        count = sum(not row.ok for row in report.rows)
+        verdict = click.style("DIFFERENT", fg="red", bold=True)
+        lines.append(f"{verdict}: {count} of {len(report.rows)} end points, the first is {first.name}")
+    return "\n".join(lines)
+
+
+def _row_text(row: Row, width: int) -> str:
+    shape = "x".join(map(str, row.shape))
+    text = f"{row.name:<{width}}  {shape:<19} {row.rel_l2:9.2e} {row.max_abs:9.2e}"
+    if row.slim_rel_l2 is not None:
+        ratio = "" if row.ratio is None else f"{row.ratio:6.2f}"
+        text += f" {row.slim_rel_l2:9.2e} {ratio:>6}"
+    return text

@@ -1,0 +1,44 @@
+"""`convert`: from a source to a target file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from converters.errors import InputError
+from converters.recognize import Recognition
+from converters.sources import PathLike, open_source
+from converters.targets import target_of
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `convert` did: `recognition.extras` lists what it left out."""
+
+    source: Path
+    destination: Path
+    framework: str
+    recognition: Recognition
+
+
+def convert(source: PathLike, destination: PathLike, to: str | None = None, scope: str | None = None) -> Conversion:
+    """Converts a checkpoint, or a converted file, to the format that the destination's suffix names.
+
+    Args:
+      source: what `open_source` takes.
+      destination: `.safetensors`, `.pth`, `.keras`, `.weights.h5`, or `.ckpt` for a slim checkpoint's prefix. It appears
+        whole or not at all; what stood there is replaced only by a whole file.
+      to: `pytorch`, `keras` or `slim`; None follows from the suffix.
+      scope: which network, where the source holds several.
+
+    Raises:
+      InputError: the source cannot be read or holds no whole network, or the destination cannot be written.
+    """
+    destination = Path(destination)
+    # Before the source is read, so that a mistyped name costs nothing.
+    target = target_of(destination, to)
+    with open_source(source, scope) as opened:
+        if destination.exists() and any(destination.samefile(file) for file in opened.files):
+            raise InputError(f"{destination}: is the source itself; choose another destination")
+        target.write(opened, destination)
+        return Conversion(opened.path, destination, target.framework, opened.recognition)

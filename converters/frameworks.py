@@ -1,0 +1,79 @@
+"""Imports of what is heavy or optional, when it is needed: one clear line where it is missing."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from converters.errors import InputError
+
+
+def import_torch() -> Any:
+    """PyTorch."""
+    return _import("torch", "pytorch")
+
+
+def import_h5py() -> Any:
+    """h5py, which reads and writes Keras's weights."""
+    return _import("h5py", "keras")
+
+
+def import_keras() -> Any:
+    """Keras 3, on the backend that the user chose, or else on one that is installed."""
+    if "keras" not in sys.modules and "KERAS_BACKEND" not in os.environ and not _keras_config().exists():
+        installed = [name for name in ("tensorflow", "torch", "jax") if importlib.util.find_spec(name)]
+        if not installed:
+            raise InputError("Keras needs a backend: pip install 'slimport[tensorflow]' or 'slimport[pytorch]'")
+        os.environ["KERAS_BACKEND"] = installed[0]
+    with _quiet():
+        keras = _import("keras", "keras")
+        if keras.config.backend() == "tensorflow":
+            # TensorFlow prints at its own import, which Keras may put off.
+            _import("tensorflow", "tensorflow")
+    return keras
+
+
+def import_nets() -> Any:
+    """TensorFlow 1's interface, with tf_slim working: the module `slimport.nets`."""
+    with _quiet():
+        _import("tf_slim", "tensorflow")
+        return _import("slimport.nets", "tensorflow")
+
+
+def _import(name: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is not installed: pip install 'slimport[{extra}]'") from error
+
+
+def _keras_config() -> Path:
+    return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "keras.json"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Holds back what TensorFlow's C++ side prints to stderr at import; shows it if the import fails."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        stderr = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)

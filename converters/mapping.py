@@ -1,0 +1,97 @@
+"""Slim's variable names and layouts <-> PyTorch's and Keras's: rules, no tables of layers.
+
+Slim names here are relative to the model's scope. Kernels are HWIO in TensorFlow and Keras, OIHW in PyTorch; fully
+connected weights are [in, out] and [out, in].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimport.spec import Shape
+
+Array = NDArray[np.generic]
+
+PYTORCH_LEAVES = {
+    "weights": "weight",
+    "biases": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+KERAS_LEAVES = {"weights": "kernel", "biases": "bias"}
+
+_PYTORCH_AXES = {4: (3, 2, 0, 1), 2: (1, 0)}
+_SLIM_LEAVES = {"weight": "weights", "bias": "biases"}
+_SLIM_BATCH_NORM_LEAVES = {
+    "weight": "gamma",
+    "bias": "beta",
+    "running_mean": "moving_mean",
+    "running_var": "moving_variance",
+}
+
+
+def pytorch_name(name: str) -> str:
+    """`conv1/weights` -> `conv1.weight`."""
+    *scopes, leaf = name.split("/")
+    return ".".join([*scopes, PYTORCH_LEAVES.get(leaf, leaf)])
+
+
+def pytorch_layout(name: str, array: Array) -> Array:
+    """The array of slim's variable `name` as PyTorch lays it out: a view, transposed where it is a kernel."""
+    return array.transpose(_PYTORCH_AXES[array.ndim]) if _is_kernel(name, array.ndim) else array
+
+
+def slim_layout(name: str, array: Array) -> Array:
+    """The inverse of `pytorch_layout`; `name` is slim's."""
+    if not _is_kernel(name, array.ndim):
+        return array
+    return array.transpose(np.argsort(_PYTORCH_AXES[array.ndim]))
+
+
+def pytorch_shape(name: str, shape: Shape) -> Shape:
+    """The shape of slim's variable `name` in PyTorch's layout."""
+    return tuple(shape[axis] for axis in _PYTORCH_AXES[len(shape)]) if _is_kernel(name, len(shape)) else shape
+
+
+def slim_shape(name: str, shape: Shape) -> Shape:
+    """The inverse of `pytorch_shape`; `name` is slim's."""
+    return (
+        tuple(shape[axis] for axis in np.argsort(_PYTORCH_AXES[len(shape)])) if _is_kernel(name, len(shape)) else shape
+    )
+
+
+def slim_names(pytorch_names: Collection[str]) -> dict[str, str]:
+    """From the names in a state dict to slim's. A layer with running statistics is a BatchNorm.
+
+    `num_batches_tracked`, which has no counterpart in slim, is left out.
+    """
+    names = {}
+    for pytorch in pytorch_names:
+        layer, _, leaf = pytorch.rpartition(".")
+        if leaf == "num_batches_tracked":
+            continue
+        normalizes = f"{layer}.running_mean" in pytorch_names
+        leaves = _SLIM_BATCH_NORM_LEAVES if normalizes else _SLIM_LEAVES
+        names[pytorch] = "/".join([*layer.split("."), leaves.get(leaf, leaf)])
+    return names
+
+
+def keras_name(name: str) -> tuple[str, str]:
+    """`block1/unit_1/conv1/weights` -> layer `block1__unit_1__conv1` and its weight `kernel`."""
+    scope, _, leaf = name.rpartition("/")
+    return scope.replace("/", "__"), KERAS_LEAVES.get(leaf, leaf)
+
+
+def slim_name(layer: str, weight: str) -> str:
+    """The inverse of `keras_name`. A Keras `bias` is a convolution's; BatchNorm has `beta`."""
+    leaf = next((slim for slim, keras in KERAS_LEAVES.items() if keras == weight), weight)
+    return f"{layer.replace('__', '/')}/{leaf}"
+
+
+def _is_kernel(name: str, rank: int) -> bool:
+    return name.rpartition("/")[2] == "weights" and rank in _PYTORCH_AXES

@@ -1,0 +1,6 @@
+"""The proof: TF-Slim's end points and a port's, on the same input, compared one by one."""
+
+from converters.parity.compare import Report, Row
+from converters.parity.verify import verify
+
+__all__ = ["Report", "Row", "verify"]

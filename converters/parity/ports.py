@@ -1,0 +1,118 @@
+"""A port's end points, by slim's names and in slim's layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from converters import frameworks
+from converters.errors import InputError
+from converters.mapping import Array
+
+
+def record_pytorch(model: Any, images: Array, dtype: str, device: str) -> dict[str, Array]:
+    """Runs a PyTorch port in full precision.
+
+    Args:
+      model: a network of `slimport.pytorch`; it is moved to the dtype and the device.
+      images: [batch, height, width, channels].
+      dtype: `float32` or `float64`.
+      device: `cpu` or `cuda`.
+
+    Returns:
+      {slim end point name: NHWC array}.
+    """
+    torch = frameworks.import_torch()
+    model = model.to(device=device, dtype=getattr(torch, dtype)).eval()
+    inputs = torch.from_numpy(images.astype(dtype).transpose(0, 3, 1, 2)).to(device)
+    with torch.inference_mode(), _full_precision():
+        _, end_points = model.end_points(inputs)
+        values = {}
+        for name in list(end_points):
+            value = end_points.pop(name).cpu().numpy()
+            values[name] = value.transpose(0, 2, 3, 1) if value.ndim == 4 else value
+    return values
+
+
+def record_keras(model: Any, scope: str, images: Array, dtype: str, device: str) -> dict[str, Array]:
+    """Runs a Keras port on its backend.
+
+    Args:
+      model: a functional `keras.Model` of slimport's, of any dtype.
+      scope: the scope in the names of the end points.
+      images: [batch, height, width, channels].
+      dtype: `float32` or `float64`; the model is cloned into it.
+      device: `cpu` or `cuda`.
+
+    Returns:
+      {slim end point name: NHWC array}.
+    """
+    keras = frameworks.import_keras()
+    from slimport.keras import end_points
+
+    on_torch = keras.config.backend() == "torch"
+    with keras.device("gpu:0" if device == "cuda" else "cpu"), _full_precision() if on_torch else nullcontext():
+
+        def in_dtype(layer: Any) -> Any:
+            return layer.__class__.from_config({**layer.get_config(), "dtype": dtype})
+
+        clone = keras.models.clone_model(model, clone_function=in_dtype)
+        clone.set_weights(model.get_weights())
+        outputs = end_points(clone, scope)(keras.ops.convert_to_tensor(images.astype(dtype)), training=False)
+        return {name: np.asarray(keras.ops.convert_to_numpy(value)) for name, value in outputs.items()}
+
+
+def check_device(target: str, device: str) -> None:
+    """Raises InputError if the target's framework sees no such device."""
+    if device == "cpu":
+        return
+    if target == "pytorch" or _keras_backend() == "torch":
+        seen = frameworks.import_torch().cuda.is_available()
+    elif _keras_backend() == "jax":
+        import jax
+
+        seen = jax.default_backend() == "gpu"
+    else:
+        import tensorflow as tf
+
+        seen = bool(tf.config.list_physical_devices("GPU"))
+    if not seen:
+        raise InputError(f"--device {device}: the {target} framework sees no CUDA device here; use --device cpu")
+
+
+def backend_of(target: str) -> str:
+    """The framework and version that computes: `torch 2.13.0`, `keras 3.15.1 on tensorflow`."""
+    if target == "pytorch":
+        return f"torch {frameworks.import_torch().__version__}"
+    return f"keras {frameworks.import_keras().__version__} on {_keras_backend()}"
+
+
+def float64_is_exact(target: str) -> bool:
+    """Whether the target computes in float64 throughout.
+
+    Keras's BatchNormalization computes in float32 on its JAX and torch backends, whatever the layer's dtype.
+    """
+    return target == "pytorch" or _keras_backend() == "tensorflow"
+
+
+def _keras_backend() -> str:
+    return str(frameworks.import_keras().config.backend())
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """PyTorch with the kernels that round least: a verdict is about the port, not about a kernel's order of summation.
+
+    On CUDA, TF32 is off. On the CPU, oneDNN is: its convolutions add a long sum up in one float32 number after the other,
+    which costs up to twice the rounding error of TensorFlow's, where PyTorch's own are as good as TensorFlow's.
+    """
+    backends = frameworks.import_torch().backends
+    flags = backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32, backends.mkldnn.enabled
+    backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = backends.mkldnn.enabled = False
+    try:
+        yield
+    finally:
+        backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32, backends.mkldnn.enabled = flags

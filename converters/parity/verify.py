@@ -1,0 +1,160 @@
+"""`verify`: the TF-Slim graph and a port, on the same input, at every end point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converters import frameworks, models
+from converters.errors import InputError
+from converters.mapping import Array
+from converters.parity import ports, tf_slim
+from converters.parity.compare import Report, compare, neighbours, rounding_errors
+from converters.sources import KERAS_SUFFIXES, PYTORCH_SUFFIXES, PathLike, Source, open_source
+
+TARGETS = ("pytorch", "keras")
+ROUNDING_RUNS = 8
+
+
+def verify(
+    source: PathLike,
+    converted: PathLike | None = None,
+    *,
+    target: str | None = None,
+    dtype: str | None = None,
+    size: tuple[int, int] | None = None,
+    batch: int = 1,
+    global_pool: bool = True,
+    output_stride: int | None = None,
+    spatial_squeeze: bool = True,
+    device: str = "cpu",
+    scope: str | None = None,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Report:
+    """Compares every end point of a converted model with the TF-Slim graph's.
+
+    Args:
+      source: the checkpoint, whose weights the TF-Slim graph runs with.
+      converted: the file to verify; None verifies the port with the source's own weights.
+      target: `pytorch` or `keras`; None follows from `converted`, or is `pytorch`.
+      dtype: `float64` or `float32`; None is float64 wherever the target computes in it throughout.
+      size: height and width of the input; None is the network's default image size.
+      batch: number of images.
+      global_pool, output_stride, spatial_squeeze: as the networks have them.
+      device: `cpu` or `cuda`, of the port; the TF-Slim graph always runs on the CPU.
+      scope: which network, where the source holds several.
+      seed: of the input, uniform in [-1, 1].
+      progress: is told what is going on.
+
+    Raises:
+      InputError: a file cannot be read, holds another network, or an argument cannot be.
+    """
+    target = _target(target, converted)
+    ports.check_device(target, device)
+    exact = ports.float64_is_exact(target)
+    dtype = dtype or ("float64" if exact else "float32")
+    if dtype not in ("float32", "float64"):
+        raise InputError(f"dtype {dtype!r}: must be float32 or float64")
+    if dtype == "float64" and not exact:
+        raise InputError(
+            f"{ports.backend_of(target)} computes BatchNorm in float32 even in float64 layers: verify it in float32, or "
+            f"set KERAS_BACKEND=tensorflow"
+        )
+    arguments = {"global_pool": global_pool, "output_stride": output_stride, "spatial_squeeze": spatial_squeeze}
+    with open_source(source, scope) as opened:
+        network = opened.network
+        side = network.default_image_size
+        height, width = size or (side, side)
+        # float32 values, so that a float32 graph and a float64 graph see the same numbers.
+        generator = np.random.default_rng(seed)
+        images = generator.uniform(-1, 1, (batch, height, width, network.in_channels)).astype(np.float32)
+        progress(f"reading {opened.path}")
+        weights, reader = tf_slim.weights(opened)
+
+        def record(dtype: str, inputs: Iterable[Array]) -> Iterator[dict[str, Array]]:
+            progress(f"running {network.name} in TF-Slim, {dtype}")
+            return tf_slim.record(network, opened.scope, weights, inputs, dtype, **arguments)
+
+        try:
+            truth = next(record("float64", [images]))
+            slim_errors = (
+                rounding_errors(record("float32", neighbours(images, ROUNDING_RUNS, seed)), truth)
+                if dtype == "float32"
+                else None
+            )
+        except ValueError as error:
+            raise InputError(f"{opened.path}: {_first_line(error)}") from error
+        progress(f"running {network.name} in {ports.backend_of(target)}, {dtype}")
+        port = _record_port(opened, converted, target, images, dtype, device, arguments)
+    return Report(
+        network=network.name,
+        target=target,
+        dtype=dtype,
+        device=device,
+        backend=ports.backend_of(target),
+        reader=reader,
+        input_shape=images.shape,
+        rows=compare(port, truth, slim_errors),
+    )
+
+
+def _target(target: str | None, converted: PathLike | None) -> str:
+    if target not in (None, *TARGETS):
+        raise InputError(f"target {target!r}: must be one of {', '.join(TARGETS)}")
+    if converted is None:
+        return target or "pytorch"
+    name = Path(converted).name
+    suffixes = {"pytorch": PYTORCH_SUFFIXES, "keras": KERAS_SUFFIXES}
+    of_file = next((framework for framework, ends in suffixes.items() if name.endswith(ends)), None)
+    if of_file is None:
+        known = ", ".join(PYTORCH_SUFFIXES + KERAS_SUFFIXES)
+        raise InputError(f"{converted}: cannot tell what this is; a converted file's name ends in one of {known}")
+    if target not in (None, of_file):
+        raise InputError(f"{converted}: is for {of_file}, not for --target {target}")
+    return of_file
+
+
+def _record_port(
+    source: Source,
+    converted: PathLike | None,
+    target: str,
+    images: Any,
+    dtype: str,
+    device: str,
+    arguments: dict[str, Any],
+) -> dict[str, Any]:
+    if converted is None:
+        model = _build(source, target, arguments)
+    else:
+        with open_source(converted, source.scope) as opened:
+            if opened.network != source.network:
+                raise InputError(
+                    f"{converted}: holds {_describe(opened)}, and {source.path} holds {_describe(source)}: nothing to compare"
+                )
+            # What runs is what a user gets: the model in a .keras file itself, unless it was saved for other arguments.
+            default = arguments == {"global_pool": True, "output_stride": None, "spatial_squeeze": True}
+            if Path(converted).suffix == ".keras" and default:
+                model = frameworks.import_keras().saving.load_model(converted, compile=False)
+            else:
+                model = _build(opened, target, arguments)
+    if target == "pytorch":
+        return ports.record_pytorch(model, images, dtype, device)
+    return ports.record_keras(model, source.scope, images, dtype, device)
+
+
+def _build(source: Source, target: str, arguments: dict[str, Any]) -> Any:
+    build = models.pytorch_model if target == "pytorch" else models.keras_model
+    return build(source, **arguments)
+
+
+def _describe(source: Source) -> str:
+    classes = source.network.num_classes
+    return f"{source.network.name} with {classes or 'no'} classes"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

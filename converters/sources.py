@@ -1,0 +1,241 @@
+"""Where weights come from: a TensorFlow checkpoint or a converted file, both seen as slim's variables.
+
+A converted file's names and layouts are turned back by the inverse of the mapping rule, and its network is recognised from
+its variables, exactly as a checkpoint's is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converters import frameworks, mapping
+from converters.checkpoint import Checkpoint, open_checkpoint
+from converters.errors import InputError
+from converters.mapping import Array
+from converters.recognize import Recognition, recognize
+from slimport import spec
+
+PathLike = str | os.PathLike[str]
+
+PYTORCH_SUFFIXES = (".safetensors", ".pth", ".pt")
+KERAS_SUFFIXES = (".keras", ".weights.h5")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A recognised network and its variables.
+
+    path: what was opened.
+    files: every file that holds it.
+    dtypes: by slim name relative to the scope, in the order of `stream`.
+    stream: yields (slim name relative to the scope, array), one variable at a time; an array may be valid only until the
+      next one is asked for.
+    checkpoint: the checkpoint, where the source is one.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    recognition: Recognition
+    dtypes: Mapping[str, np.dtype[Any]]
+    stream: Callable[[], Iterator[tuple[str, Array]]]
+    checkpoint: Checkpoint | None = field(default=None, repr=False)
+
+    @property
+    def network(self) -> spec.Network:
+        return self.recognition.network
+
+    @property
+    def scope(self) -> str:
+        return self.recognition.scope
+
+    def digests(self) -> dict[str, str]:
+        """The SHA-256 of each file, in hex, by the file's name."""
+        return {path.name: _sha256(path) for path in self.files}
+
+    def arrays(self) -> dict[str, Array]:
+        """All variables at once, by slim's name relative to the scope."""
+        return {name: array.copy() for name, array in self.stream()}
+
+
+@contextmanager
+def open_source(path: PathLike, scope: str | None = None) -> Iterator[Source]:
+    """Opens a checkpoint, a `.safetensors`, `.pth`, `.keras` or `.weights.h5` file, and recognises the network in it.
+
+    Args:
+      path: the file, or whatever else `open_checkpoint` takes.
+      scope: which network to take from a checkpoint that holds several. A converted file holds one, without a scope of
+        slim's; then `scope` is the one to give it, and None takes what the file remembers, or the network's name.
+
+    Raises:
+      InputError: it cannot be read, or holds no network or one that is not whole.
+    """
+    path = Path(path)
+    if not path.name.endswith(PYTORCH_SUFFIXES + KERAS_SUFFIXES):
+        with open_checkpoint(path) as checkpoint:
+            yield _of_checkpoint(path, checkpoint, scope)
+        return
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    opened = _open_keras if path.name.endswith(KERAS_SUFFIXES) else _open_pytorch
+    with opened(path) as (variables, read, remembered):
+        yield _of_variables(path, variables, read, remembered if scope is None else scope)
+
+
+def whole(recognition: Recognition, path: PathLike) -> Recognition:
+    """The recognition, if the network's variables are all there.
+
+    Raises:
+      InputError: names the first variable that is missing or misshapen, and counts the others.
+    """
+    if recognition.complete:
+        return recognition
+    problems = [f"{name} is missing" for name in recognition.missing]
+    problems += [f"{name} is not of shape {list(shape)}" for name, shape in recognition.misshapen.items()]
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    raise InputError(
+        f"{os.fspath(path)}: not a whole {recognition.network.name} under scope {recognition.scope!r}: {problems[0]}{more}; "
+        f"'slimport inspect' lists what is there"
+    )
+
+
+def _of_checkpoint(path: Path, checkpoint: Checkpoint, scope: str | None) -> Source:
+    shapes = {name: variable.shape for name, variable in checkpoint.variables.items()}
+    recognition = whole(recognize(shapes, str(path), scope), path)
+    wanted = {spec.scoped(recognition.scope, name): name for name in recognition.network.variables()}
+    # In the file's order, so that it is read from front to back.
+    relative = {name: wanted[name] for name in checkpoint if name in wanted}
+
+    def stream() -> Iterator[tuple[str, Array]]:
+        for name, array in checkpoint.stream(list(relative)):
+            yield relative[name], array
+
+    dtypes = {relative[name]: checkpoint.variables[name].dtype for name in relative}
+    for name, dtype in dtypes.items():
+        if dtype.kind not in "fV":
+            raise InputError(f"{path}: {name} is of dtype {dtype}, not floating point; slimport converts weights only")
+    return Source(path, checkpoint.files, recognition, dtypes, stream, checkpoint)
+
+
+# A converted file's variables as (shape in slim's layout, dtype) by slim's name, how to read one, and the scope that the
+# file remembers.
+_Opened = tuple[dict[str, tuple[spec.Shape, np.dtype[Any]]], Callable[[str], Array], str | None]
+
+
+def _of_variables(
+    path: Path,
+    variables: Mapping[str, tuple[spec.Shape, np.dtype[Any]]],
+    read: Callable[[str], Array],
+    scope: str | None,
+) -> Source:
+    found = whole(recognize({name: shape for name, (shape, _) in variables.items()}, str(path), ""), path)
+    scope = found.network.name if scope is None else scope.strip("/")
+    recognition = Recognition(found.network, scope, (), {}, found.extras)
+    names = list(found.network.variables())
+    dtypes = {name: variables[name][1] for name in names}
+    return Source(path, (path,), recognition, dtypes, lambda: ((name, read(name)) for name in names))
+
+
+@contextmanager
+def _open_pytorch(path: Path) -> Iterator[_Opened]:
+    if path.suffix == ".safetensors":
+        with _open_safetensors(path) as opened:
+            yield opened
+        return
+    torch = frameworks.import_torch()
+    try:
+        # Nothing is ever unpickled but tensors.
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        raise InputError(f"{path}: not a PyTorch file of plain tensors: {_first_line(error)}") from error
+    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        raise InputError(f"{path}: not a state dict, a dict from names to tensors")
+    names = {slim: pytorch for pytorch, slim in mapping.slim_names(state.keys()).items()}
+
+    def read(name: str) -> Array:
+        array: Array = state[names[name]].numpy()
+        return mapping.slim_layout(name, array)
+
+    yield {name: (read(name).shape, read(name).dtype) for name in names}, read, None
+
+
+@contextmanager
+def _open_safetensors(path: Path) -> Iterator[_Opened]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        file = safe_open(path, framework="numpy")
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a safetensors file: {_first_line(error)}") from error
+    with file as tensors:
+        names = {slim: pytorch for pytorch, slim in mapping.slim_names(list(tensors.keys())).items()}
+
+        def read(name: str) -> Array:
+            return mapping.slim_layout(name, tensors.get_tensor(names[name]))
+
+        def variable(name: str) -> tuple[spec.Shape, np.dtype[Any]]:
+            part = tensors.get_slice(names[name])
+            dtype = _SAFETENSORS_DTYPES.get(part.get_dtype())
+            if dtype is None:
+                raise InputError(f"{path}: {names[name]} is of dtype {part.get_dtype()}, which slimport does not read")
+            return mapping.slim_shape(name, tuple(part.get_shape())), np.dtype(dtype)
+
+        description = json.loads((tensors.metadata() or {}).get("slimport", "{}"))
+        yield {name: variable(name) for name in names}, read, description.get("scope")
+
+
+_SAFETENSORS_DTYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
+
+
+@contextmanager
+def _open_keras(path: Path) -> Iterator[_Opened]:
+    h5py = frameworks.import_h5py()
+    try:
+        if path.suffix == ".keras":
+            with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as weights:
+                scope = json.loads(archive.read("config.json"))["config"]["name"].replace("__", "/")
+                with h5py.File(weights, "r") as file:
+                    yield *_h5_variables(path, file), scope
+        else:
+            with h5py.File(path, "r") as file:
+                yield *_h5_variables(path, file), None
+    except (OSError, KeyError, TypeError, zipfile.BadZipFile, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not a Keras 3 file: {_first_line(error)}") from error
+
+
+def _h5_variables(path: Path, file: Any) -> tuple[dict[str, tuple[spec.Shape, np.dtype[Any]]], Callable[[str], Array]]:
+    """Keras 3 keeps a layer's weights as `layers/<class>_<n>/vars/<i>`, and its name as an attribute of `vars`."""
+    datasets = {}
+    for group in file["layers"].values():
+        weights = group["vars"]
+        if not len(weights):
+            continue
+        if "name" not in weights.attrs:
+            raise InputError(f"{path}: its layers carry no names; save it again with Keras 3.9 or newer")
+        layer = weights.attrs["name"]
+        leaves = ("kernel", "bias") if weights["0"].ndim > 1 else ("gamma", "beta", "moving_mean", "moving_variance")
+        for index, leaf in enumerate(leaves[: len(weights)]):
+            datasets[mapping.slim_name(layer, leaf)] = weights[str(index)]
+    variables = {name: (dataset.shape, dataset.dtype) for name, dataset in datasets.items()}
+    return variables, lambda name: np.asarray(datasets[name])
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,52 @@
+"""One writer per target; the target follows from the destination's suffix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from converters.errors import InputError
+from converters.sources import Source
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of file: the framework that it is for, its suffix, and the module here whose `write` makes it."""
+
+    framework: str
+    suffix: str
+    module: str
+
+    def write(self, source: Source, path: Path) -> None:
+        """Writes the source's network to `path`, which appears whole or not at all."""
+        write: Callable[[Source, Path], None] = import_module(f"converters.targets.{self.module}").write
+        write(source, path)
+
+
+TARGETS = (
+    Target("pytorch", ".safetensors", "safetensors"),
+    Target("pytorch", ".pth", "pth"),
+    Target("keras", ".keras", "keras"),
+    Target("keras", ".weights.h5", "keras"),
+    Target("slim", ".ckpt", "slim"),
+)
+FRAMEWORKS = tuple(dict.fromkeys(target.framework for target in TARGETS))
+
+
+def target_of(path: Path, framework: str | None = None) -> Target:
+    """The target that a destination's suffix names.
+
+    Raises:
+      InputError: no target has the suffix, or `framework`'s targets have not.
+    """
+    for target in TARGETS:
+        if path.name.endswith(target.suffix) and framework in (None, target.framework):
+            return target
+    # A slim checkpoint is named by a prefix, which need not end in anything.
+    if framework == "slim":
+        return next(target for target in TARGETS if target.framework == "slim")
+    suffixes = [target.suffix for target in TARGETS if framework in (None, target.framework)]
+    of = f" of --to {framework}" if framework else ""
+    raise InputError(f"{path}: the name must end in one{of}: {', '.join(suffixes)}")

@@ -1,0 +1,38 @@
+"""Output that appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from converters.errors import InputError
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yields a path beside `path` to write to; afterwards the file is flushed to disk and renamed to `path`.
+
+    The temporary name keeps the suffix, which Keras looks at. On any exception the temporary file is removed and what stood
+    at `path` is untouched.
+
+    Raises:
+      InputError: the folder is missing or not writable, `path` is a folder, or the disk is full.
+    """
+    # Following a link, so that the link stays one.
+    path = path.resolve()
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} does not exist; make it first")
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

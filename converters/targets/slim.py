@@ -1,0 +1,14 @@
+"""A TensorFlow checkpoint (V2) with slim's names under the source's scope, for `tf.train.Saver.restore`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from converters.checkpoint import write_checkpoint
+from converters.sources import Source
+from slimport import spec
+
+
+def write(source: Source, path: Path) -> None:
+    """Writes `path`.index and `path`.data-00000-of-00001."""
+    write_checkpoint(path, {spec.scoped(source.scope, name): array for name, array in source.arrays().items()})

@@ -1,0 +1,90 @@
+"""Writes a slim checkpoint with tf_slim's own network and TensorFlow's own Saver, every variable random.
+
+    python scripts/make_checkpoint.py resnet_v2_50 resnet_v2_50.ckpt [--format v1|v2] [--classes 1001] [--seed 0]
+
+Never BatchNorm's initial 0 and 1, which hide mistakes: a gamma and a moving variance swapped, say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converters import frameworks
+
+warnings.filterwarnings("ignore", message="`layer.apply` is deprecated")
+
+
+def random_value(name: str, shape: tuple[int, ...], generator: np.random.Generator) -> Any:
+    """A float32 value for a slim variable, of a size that keeps activations finite through 200 layers."""
+    leaf = name.rpartition("/")[2]
+    if leaf == "weights":
+        return generator.normal(0, np.prod(shape[:-1]) ** -0.5, shape).astype(np.float32)
+    if leaf in ("gamma", "moving_variance"):
+        return generator.uniform(0.5, 1.5, shape).astype(np.float32)
+    return generator.normal(0, 0.1, shape).astype(np.float32)
+
+
+def save(build: Any, path: str | os.PathLike[str], file_format: str, seed: int = 0, in_channels: int = 3) -> None:
+    """Saves a graph's variables, all random.
+
+    Args:
+      build: called with images [1, 64, 64, in_channels] in a new graph.
+      path: the V1 file, or the V2 prefix.
+      file_format: `v1` or `v2`.
+      seed: of the values.
+      in_channels: of the images.
+    """
+    frameworks.import_nets()
+    import tensorflow.compat.v1 as tf
+
+    tf.logging.set_verbosity(tf.logging.ERROR)
+    generator = np.random.default_rng(seed)
+    with tf.Graph().as_default(), tf.Session() as session:
+        build(tf.placeholder(tf.float32, (1, 64, 64, in_channels)))
+        variables = tf.global_variables()
+        values = {
+            v.initializer.inputs[1]: random_value(v.op.name, tuple(v.shape.as_list()), generator) for v in variables
+        }
+        session.run([v.initializer for v in variables], values)
+        version = tf.train.SaverDef.V1 if file_format == "v1" else tf.train.SaverDef.V2
+        saver = tf.train.Saver(variables, write_version=version)
+        saver.save(session, os.fspath(path), write_meta_graph=False, write_state=False)
+
+
+def save_network(
+    name: str, path: str | os.PathLike[str], file_format: str, num_classes: int | None, seed: int = 0
+) -> None:
+    """Saves one of `tf_slim.nets.resnet_v2`'s networks."""
+    frameworks.import_nets()
+    import tf_slim as slim
+    from tf_slim.nets import resnet_v2
+
+    def build(images: Any) -> None:
+        with slim.arg_scope(resnet_v2.resnet_arg_scope()):
+            getattr(resnet_v2, name)(images, num_classes, is_training=False)
+
+    save(build, path, file_format, seed)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", choices=[f"resnet_v2_{depth}" for depth in (50, 101, 152, 200)])
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--format", choices=("v1", "v2"), default="v2")
+    parser.add_argument("--classes", type=int, default=1001)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    arguments.path.parent.mkdir(parents=True, exist_ok=True)
+    save_network(arguments.network, arguments.path, arguments.format, arguments.classes, arguments.seed)
+    print(f"{arguments.path}: {arguments.network}, {arguments.classes} classes, format {arguments.format}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""The networks as plain functional `keras.Model`s of stock layers, named by slim's scopes with `/` spelled `__`.
+
+A saved `.keras` file loads where slimport is not installed, on every backend. Images and activations are NHWC.
+"""
+
+from slimport.keras.build import build
+from slimport.keras.end_points import end_points
+from slimport.keras.resnet_v2 import resnet_v2, resnet_v2_50, resnet_v2_101, resnet_v2_152, resnet_v2_200
+
+__all__ = [
+    "build",
+    "end_points",
+    "resnet_v2",
+    "resnet_v2_50",
+    "resnet_v2_101",
+    "resnet_v2_152",
+    "resnet_v2_200",
+]

@@ -1,0 +1,74 @@
+"""TF-Slim's layers from stock Keras layers: the same arithmetic and padding. Tensors are NHWC.
+
+A scope `a/b` makes layers named `a__b`, `a__b__BatchNorm`, `a__b__Relu`: Keras refuses `/` in a name, and its torch backend
+refuses `.`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from slimport import spec
+
+Tensor = Any
+
+
+def layer_name(scope: str) -> str:
+    """The Keras name of a slim scope."""
+    return scope.replace("/", "__")
+
+
+def batch_norm_relu(inputs: Tensor, scope: str, dtype: Any, relu_scope: str | None = None) -> Tensor:
+    """`slim.batch_norm` as `resnet_arg_scope` sets it, and ReLU. Keras's momentum is slim's decay."""
+    net = keras.layers.BatchNormalization(
+        momentum=spec.BATCH_NORM_DECAY, epsilon=spec.BATCH_NORM_EPSILON, dtype=dtype, name=layer_name(scope)
+    )(inputs)
+    return keras.layers.ReLU(dtype=dtype, name=layer_name(f"{relu_scope or scope}/Relu"))(net)
+
+
+def conv2d(
+    inputs: Tensor,
+    depth: int,
+    kernel_size: int,
+    scope: str,
+    dtype: Any,
+    stride: int = 1,
+    rate: int = 1,
+    *,
+    normalized: bool = False,
+) -> Tensor:
+    """`slim.conv2d` or `conv2d_same`: a convolution with bias, or, `normalized`, one with BatchNorm and ReLU.
+
+    As in `conv2d_same`, a strided kernel wider than 1 is padded explicitly, alike on both sides: SAME would pad an even
+    side at its end only.
+    """
+    padding = "same"
+    if stride > 1 and kernel_size > 1:
+        side = rate * (kernel_size - 1) // 2
+        inputs = keras.layers.ZeroPadding2D(side, dtype=dtype, name=layer_name(f"{scope}/Pad"))(inputs)
+        padding = "valid"
+    net = keras.layers.Conv2D(
+        depth,
+        kernel_size,
+        strides=stride,
+        padding=padding,
+        dilation_rate=rate,
+        use_bias=not normalized,
+        dtype=dtype,
+        name=layer_name(scope),
+    )(inputs)
+    return batch_norm_relu(net, f"{scope}/BatchNorm", dtype, relu_scope=scope) if normalized else net
+
+
+def max_pool2d(inputs: Tensor, kernel_size: int, stride: int, scope: str, dtype: Any) -> Tensor:
+    """`slim.max_pool2d` with SAME padding, which Keras pads as TensorFlow does on every backend."""
+    return keras.layers.MaxPooling2D(
+        kernel_size, strides=stride, padding="same", dtype=dtype, name=layer_name(f"{scope}/MaxPool")
+    )(inputs)
+
+
+def subsample(inputs: Tensor, factor: int, scope: str, dtype: Any) -> Tensor:
+    """Every `factor`-th row and column, as slim's 1x1 max pool."""
+    return inputs if factor == 1 else max_pool2d(inputs, 1, factor, scope, dtype)

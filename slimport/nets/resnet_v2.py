@@ -1,0 +1,210 @@
+"""The preactivation form of residual networks in TF-Slim.
+
+Same names, arguments, scopes, end points and collections as `research/slim/nets/resnet_v2.py` in tensorflow/models.
+
+[1] Kaiming He, Xiangyu Zhang, Shaoqing Ren, Jian Sun. Deep Residual Learning for Image Recognition. arXiv:1512.03385
+[2] Kaiming He, Xiangyu Zhang, Shaoqing Ren, Jian Sun. Identity Mappings in Deep Residual Networks. arXiv:1603.05027
+
+The 'v2' unit of [2] normalizes and activates BEFORE every weight layer, so that the shortcut carries its input unchanged.
+
+    with slim.arg_scope(resnet_v2.resnet_arg_scope()):
+        net, end_points = resnet_v2.resnet_v2_101(images, 1001, is_training=False)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import tensorflow.compat.v1 as tf
+import tf_slim as slim
+
+from slimport import spec
+from slimport.nets import resnet_utils
+from slimport.nets.resnet_utils import Tensor
+
+resnet_arg_scope = resnet_utils.resnet_arg_scope
+
+
+@slim.add_arg_scope
+def bottleneck(
+    inputs: Tensor,
+    depth: int,
+    depth_bottleneck: int,
+    stride: int,
+    rate: int = 1,
+    outputs_collections: Any = None,
+    scope: str | None = None,
+) -> Tensor:
+    """The full preactivation bottleneck unit, Fig. 1(b) of [2].
+
+    Between two blocks, the stride of 2 belongs in the last unit of the first block.
+
+    Args:
+      inputs: [batch, height, width, channels].
+      depth: channels of the output.
+      depth_bottleneck: channels of the 1x1 and 3x3 convolutions inside.
+      stride: the unit's stride.
+      rate: atrous rate of the 3x3 convolution.
+      outputs_collections: collection to which the output is added.
+      scope: optional variable scope.
+
+    Returns:
+      [batch, ceil(height / stride), ceil(width / stride), depth].
+    """
+    with tf.variable_scope(scope, "bottleneck_v2", [inputs]) as sc:
+        depth_in = slim.utils.last_dimension(inputs.get_shape(), min_rank=4)
+        preact = slim.batch_norm(inputs, activation_fn=tf.nn.relu, scope="preact")
+        if depth == depth_in:
+            shortcut = resnet_utils.subsample(inputs, stride, "shortcut")
+        else:
+            # A projection takes the preactivation; only the identity takes the input itself.
+            shortcut = slim.conv2d(
+                preact, depth, [1, 1], stride=stride, normalizer_fn=None, activation_fn=None, scope="shortcut"
+            )
+        residual = slim.conv2d(preact, depth_bottleneck, [1, 1], stride=1, scope="conv1")
+        residual = resnet_utils.conv2d_same(residual, depth_bottleneck, 3, stride, rate=rate, scope="conv2")
+        residual = slim.conv2d(residual, depth, [1, 1], stride=1, normalizer_fn=None, activation_fn=None, scope="conv3")
+        output = shortcut + residual
+        return slim.utils.collect_named_outputs(outputs_collections, sc.name, output)
+
+
+def resnet_v2(
+    inputs: Tensor,
+    blocks: Sequence[resnet_utils.Block],
+    num_classes: int | None = None,
+    is_training: bool = True,
+    global_pool: bool = True,
+    output_stride: int | None = None,
+    include_root_block: bool = True,
+    spatial_squeeze: bool = True,
+    reuse: bool | None = None,
+    scope: str | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Generator of v2 (preactivation) ResNets.
+
+    For dense prediction, sides that are multiples of 32 plus 1 (321, say) align the corners of the features with those
+    of the image: the output is then [(height - 1) / output_stride + 1, (width - 1) / output_stride + 1]. Such networks
+    want `global_pool=False`, and `output_stride=16` is a good choice (arXiv:1606.00915).
+
+    Args:
+      inputs: [batch, height_in, width_in, channels].
+      blocks: the blocks.
+      num_classes: number of classes; 0 or None returns the features before the logits.
+      is_training: whether BatchNorm uses the batch's statistics.
+      global_pool: whether the features are averaged over height and width before the logits.
+      output_stride: ratio of input to output resolution; None for the nominal one.
+      include_root_block: whether to begin with `conv1` and `pool1`. If not, `inputs` should come from a convolution
+        without activation.
+      spatial_squeeze: whether logits are [batch, num_classes], which needs a 1x1 map, or [batch, 1, 1, num_classes].
+      reuse: whether to reuse the variables; needs `scope`.
+      scope: optional variable scope.
+
+    Returns:
+      net: [batch, height_out, width_out, channels_out], or the squeezed logits.
+      end_points: from names of parts of the network to their activations.
+
+    Raises:
+      ValueError: the output stride is not valid.
+    """
+    with tf.variable_scope(scope, "resnet_v2", [inputs], reuse=reuse) as sc:
+        collection = sc.original_name_scope + "_end_points"
+        with (
+            slim.arg_scope([slim.conv2d, bottleneck, resnet_utils.stack_blocks_dense], outputs_collections=collection),
+            slim.arg_scope([slim.batch_norm], is_training=is_training),
+        ):
+            net = inputs
+            if include_root_block:
+                if output_stride is not None:
+                    if output_stride % 4 != 0:
+                        raise ValueError("The output_stride needs to be a multiple of 4.")
+                    output_stride //= 4
+                # No normalization or activation here: the first unit's preactivation does both (appendix of [2]).
+                with slim.arg_scope([slim.conv2d], activation_fn=None, normalizer_fn=None):
+                    net = resnet_utils.conv2d_same(net, 64, 7, stride=2, scope="conv1")
+                net = slim.max_pool2d(net, [3, 3], stride=2, scope="pool1")
+            net = resnet_utils.stack_blocks_dense(net, blocks, output_stride)
+            # The last unit's output is a bare sum, which nothing has normalized or activated yet (appendix of [2]).
+            net = slim.batch_norm(net, activation_fn=tf.nn.relu, scope="postnorm")
+            end_points = slim.utils.convert_collection_to_dict(collection)
+            if global_pool:
+                net = tf.reduce_mean(net, [1, 2], name="pool5", keepdims=True)
+                end_points["global_pool"] = net
+            if num_classes:
+                net = slim.conv2d(net, num_classes, [1, 1], activation_fn=None, normalizer_fn=None, scope="logits")
+                end_points[sc.name + "/logits"] = net
+                if spatial_squeeze:
+                    net = tf.squeeze(net, [1, 2], name="SpatialSqueeze")
+                    end_points[sc.name + "/spatial_squeeze"] = net
+                end_points["predictions"] = slim.softmax(net, scope="predictions")
+            return net, end_points
+
+
+resnet_v2.default_image_size = spec.ResNetV2.default_image_size  # type: ignore[attr-defined]
+
+
+def build(network: spec.ResNetV2, inputs: Tensor, **arguments: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    """The graph of a network description; `arguments` are those of `resnet_v2`."""
+    blocks = resnet_utils.blocks_of(network, bottleneck)
+    return resnet_v2(inputs, blocks, network.num_classes, include_root_block=network.include_root_block, **arguments)
+
+
+def resnet_v2_block(scope: str, base_depth: int, num_units: int, stride: int) -> resnet_utils.Block:
+    """A bottleneck block of depth 4 * base_depth whose stride sits in its last unit."""
+    described = spec.ResNetV2((spec.resnet_v2_block(scope, base_depth, num_units, stride),))
+    return resnet_utils.blocks_of(described, bottleneck)[0]
+
+
+class NetworkFn(Protocol):
+    """A network of fixed depth; arguments and results as of `resnet_v2`."""
+
+    default_image_size: int
+
+    def __call__(
+        self,
+        inputs: Tensor,
+        num_classes: int | None = None,
+        is_training: bool = True,
+        global_pool: bool = True,
+        output_stride: int | None = None,
+        spatial_squeeze: bool = True,
+        reuse: bool | None = None,
+        scope: str = ...,
+    ) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+
+def _network_fn(name: str) -> NetworkFn:
+    described = spec.ResNetV2(spec.RESNET_V2_BLOCKS[name])
+
+    def network_fn(
+        inputs: Tensor,
+        num_classes: int | None = None,
+        is_training: bool = True,
+        global_pool: bool = True,
+        output_stride: int | None = None,
+        spatial_squeeze: bool = True,
+        reuse: bool | None = None,
+        scope: str = name,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        return build(
+            replace(described, num_classes=num_classes),
+            inputs,
+            is_training=is_training,
+            global_pool=global_pool,
+            output_stride=output_stride,
+            spatial_squeeze=spatial_squeeze,
+            reuse=reuse,
+            scope=scope,
+        )
+
+    network_fn.__name__ = network_fn.__qualname__ = name
+    network_fn.__doc__ = f"{name}; arguments and results as of `resnet_v2`."
+    network_fn.default_image_size = spec.ResNetV2.default_image_size  # type: ignore[attr-defined]
+    return network_fn  # type: ignore[return-value]
+
+
+resnet_v2_50 = _network_fn("resnet_v2_50")
+resnet_v2_101 = _network_fn("resnet_v2_101")
+resnet_v2_152 = _network_fn("resnet_v2_152")
+resnet_v2_200 = _network_fn("resnet_v2_200")

@@ -1,0 +1,15 @@
+"""The networks as `torch.nn.Module`s. A parameter's name is the slim variable's, with `/` as `.` and the leaf renamed."""
+
+from slimport.pytorch.load import build, load
+from slimport.pytorch.resnet_v2 import ResNetV2, resnet_v2, resnet_v2_50, resnet_v2_101, resnet_v2_152, resnet_v2_200
+
+__all__ = [
+    "ResNetV2",
+    "build",
+    "load",
+    "resnet_v2",
+    "resnet_v2_50",
+    "resnet_v2_101",
+    "resnet_v2_152",
+    "resnet_v2_200",
+]

@@ -1,0 +1,76 @@
+"""TF-Slim's layers in PyTorch: the same arithmetic, padding and variable names. Tensors are NCHW."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from slimport import spec
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """`slim.batch_norm` as `resnet_arg_scope` sets it. PyTorch's momentum is 1 - decay."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=spec.BATCH_NORM_EPSILON, momentum=1 - spec.BATCH_NORM_DECAY)
+
+
+class Conv2d(nn.Conv2d):
+    """`slim.conv2d` or `conv2d_same`: a convolution with bias, or, `normalized`, one with BatchNorm and ReLU.
+
+    `conv2d_same` pads alike on both sides at every stride, and slim's SAME at stride 1 does so for odd kernels: both
+    are this one padding.
+    """
+
+    def __init__(
+        self,
+        depth_in: int,
+        depth: int,
+        kernel_size: int,
+        stride: int = 1,
+        rate: int = 1,
+        *,
+        normalized: bool = False,
+    ) -> None:
+        padding = rate * (kernel_size - 1) // 2
+        super().__init__(depth_in, depth, kernel_size, stride, padding, dilation=rate, bias=not normalized)
+        if normalized:
+            # The scope that slim gives a convolution's normalizer.
+            self.BatchNorm = BatchNorm(depth)
+        self.normalized = normalized
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        net = super().forward(inputs)
+        return F.relu(self.BatchNorm(net)) if self.normalized else net
+
+
+def subsample(inputs: Tensor, factor: int) -> Tensor:
+    """Every `factor`-th row and column: [batch, channels, ceil(height / factor), ceil(width / factor)]."""
+    return inputs if factor == 1 else inputs[:, :, ::factor, ::factor]
+
+
+def pool1(inputs: Tensor) -> Tensor:
+    """TensorFlow's 3x3 max pool of stride 2 with SAME padding.
+
+    TensorFlow pads an even side by (0, 1) and an odd one by (1, 1), with minus infinity: a window that hangs over the
+    end (`ceil_mode`) is the trailing 1, and the leading one is the side's parity.
+    """
+    height, width = inputs.shape[2:]
+    return F.max_pool2d(inputs, 3, 2, padding=(height % 2, width % 2), ceil_mode=True)
+
+
+def global_pool(inputs: Tensor) -> Tensor:
+    """The mean over height and width: [batch, channels, 1, 1]."""
+    return inputs.mean((2, 3), keepdim=True)
+
+
+def spatial_squeeze(logits: Tensor) -> Tensor:
+    """[batch, classes, 1, 1] to [batch, classes].
+
+    Raises:
+      ValueError: the map is not 1x1, as `tf.squeeze` would.
+    """
+    height, width = logits.shape[2:]
+    if height != 1 or width != 1:
+        raise ValueError(f"spatial_squeeze needs logits of 1x1, not {height}x{width}: pass spatial_squeeze=False")
+    return logits.flatten(1)

@@ -1,0 +1,134 @@
+"""What the tests share: checkpoints that TensorFlow's own Saver wrote, and networks small enough to build in a second."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import numpy as np
+import pytest
+
+from converters import frameworks, mapping
+from slimport import spec
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import make_checkpoint
+import train_digits
+
+# Two blocks, every kind of unit: projecting, identity, identity with a stride.
+SMALL = spec.ResNetV2((spec.resnet_v2_block("block1", 4, 2, 2), spec.resnet_v2_block("block2", 8, 3, 1)), num_classes=7)
+DEPTHS = tuple(spec.RESNET_V2_BLOCKS)
+
+
+def named(name: str, num_classes: int | None = 1001) -> spec.ResNetV2:
+    """The description of `resnet_v2_50` and its like."""
+    return spec.ResNetV2(spec.RESNET_V2_BLOCKS[name], num_classes)
+
+
+def random_weights(network: spec.Network, seed: int = 0) -> dict[str, Any]:
+    """Float32 values for every variable of a network, by name relative to its scope."""
+    generator = np.random.default_rng(seed)
+    return {name: make_checkpoint.random_value(name, shape, generator) for name, shape in network.variables().items()}
+
+
+def random_images(shape: tuple[int, ...], seed: int = 0) -> Any:
+    """Float32 images in [-1, 1]."""
+    return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
+
+
+def pytorch_port(network: spec.Network, weights: dict[str, Any], **arguments: Any) -> Any:
+    """The PyTorch port with these weights in."""
+    import torch
+
+    from slimport.pytorch import build
+
+    model = build(network, **arguments)
+    state = {mapping.pytorch_name(name): mapping.pytorch_layout(name, array).copy() for name, array in weights.items()}
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+    return model.eval()
+
+
+def save_small(
+    path: Path, file_format: str, network: spec.Network = SMALL, scope: str = "resnet_v2", seed: int = 0
+) -> Path:
+    """A checkpoint of a small network, by `slimport.nets` and TensorFlow's Saver."""
+    frameworks.import_nets()
+    import tf_slim as slim
+
+    from slimport.nets import resnet_v2
+
+    def build(images: Any) -> None:
+        with slim.arg_scope(resnet_v2.resnet_arg_scope()):
+            resnet_v2.build(network, images, is_training=False, scope=scope)
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    make_checkpoint.save(build, path, file_format, seed, network.in_channels)
+    return path
+
+
+@pytest.fixture(scope="session", params=["v1", "v2"])
+def small_checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_small(tmp_path_factory.mktemp("small") / "small.ckpt", request.param)
+
+
+@pytest.fixture(scope="session")
+def small_v2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_small(tmp_path_factory.mktemp("small_v2") / "small.ckpt", "v2")
+
+
+@pytest.fixture(scope="session")
+def digits_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained by slim, with Momentum slots and a global step."""
+    path = tmp_path_factory.mktemp("digits") / "model.ckpt"
+    accuracy = train_digits.train(path, steps=300)
+    assert accuracy > 0.85, "the network did not learn, so its statistics are not real ones"
+    return path
+
+
+@pytest.fixture(scope="session")
+def resnet_v2_50_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Full-size checkpoints by `tf_slim.nets` and TensorFlow's Saver, by format."""
+    made: dict[str, Path] = {}
+
+    def checkpoint(file_format: str) -> Path:
+        if file_format not in made:
+            path = tmp_path_factory.mktemp(f"full_{file_format}") / "resnet_v2_50.ckpt"
+            make_checkpoint.save_network("resnet_v2_50", path, file_format, 1001)
+            made[file_format] = path
+        return made[file_format]
+
+    return checkpoint
+
+
+@dataclass(frozen=True)
+class Run:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def slimport() -> Callable[..., Run]:
+    """Runs the command in a process of its own."""
+
+    def run(*arguments: object, **environment: str) -> Run:
+        done = subprocess.run(
+            [sys.executable, "-c", "from converters.cli import main; main()", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+        )
+        return Run(done.returncode, done.stdout, done.stderr)
+
+    return run

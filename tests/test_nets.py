@@ -1,0 +1,129 @@
+"""`slimport.nets` is TF-Slim's ResNet v2: tf_slim's own code is the judge."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import DEPTHS, ROOT, random_images
+
+from converters import frameworks
+
+frameworks.import_nets()
+import tensorflow.compat.v1 as tf
+import tf_slim as slim
+
+from slimport.nets import resnet_utils, resnet_v2
+
+
+def test_tf_slims_own_tests_pass() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "slim_adapter", "-p", "no:cacheprovider"]
+        + ["--pyargs", "tf_slim.nets.resnet_v2_test"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT / "tests",
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert "15 passed" in done.stdout, done.stdout[-3000:]
+
+
+@pytest.mark.parametrize("name", DEPTHS)
+def test_variables_end_points_and_outputs_are_tf_slims(name: str) -> None:
+    theirs = import_module("tf_slim.nets.resnet_v2")
+    images = random_images((2, 65, 50, 3))
+    runs = []
+    with tf.Graph().as_default(), tf.Session() as session:
+        inputs = tf.constant(images)
+        for module, more in ((theirs, {}), (resnet_v2, {"spatial_squeeze": False})):
+            before = len(tf.global_variables())
+            with slim.arg_scope(module.resnet_arg_scope()):
+                _, end_points = getattr(module, name)(
+                    inputs, 1001, is_training=False, scope=f"{module.__name__[:4]}/net", **more
+                )
+            variables = tf.global_variables()[before:]
+            collections = {
+                key: sum(v in variables for v in tf.get_collection(key)) for key in tf.get_default_graph().collections
+            }
+            runs.append((variables, end_points, collections))
+        their_variables, our_variables = runs[0][0], runs[1][0]
+
+        def described(variables: list[Any]) -> list[tuple[str, list[int], str]]:
+            return [(v.op.name.split("/net/")[1], v.shape.as_list(), v.dtype.name) for v in variables]
+
+        assert described(our_variables) == described(their_variables)
+        session.run(tf.variables_initializer(their_variables))
+        generator = np.random.default_rng(0)
+        for mine, other in zip(our_variables, their_variables, strict=True):
+            value = session.run(other) + generator.uniform(0, 0.1, mine.shape.as_list()).astype(np.float32)
+            session.run(
+                [mine.initializer, other.initializer],
+                {mine.initializer.inputs[1]: value, other.initializer.inputs[1]: value},
+            )
+        renamed = [{n.split("/net/")[-1]: t for n, t in end_points.items()} for _, end_points, _ in runs]
+        assert [n for n in renamed[1] if n != "global_pool"] == list(renamed[0])
+        shared = list(renamed[0])
+        for end_point, other, mine in zip(
+            shared,
+            session.run([renamed[0][n] for n in shared]),
+            session.run([renamed[1][n] for n in shared]),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(mine, other, err_msg=end_point)
+
+
+def test_collections_are_tf_slims() -> None:
+    theirs = import_module("tf_slim.nets.resnet_v2")
+    counts = []
+    for module in (theirs, resnet_v2):
+        with tf.Graph().as_default() as graph:
+            with slim.arg_scope(module.resnet_arg_scope()):
+                module.resnet_v2_50(tf.zeros((1, 64, 64, 3)), 10, is_training=True)
+            counts.append({key: len(tf.get_collection(key)) for key in graph.collections})
+    assert counts[1] == counts[0]
+    assert counts[0][tf.GraphKeys.REGULARIZATION_LOSSES] == 54
+    assert counts[0]["resnet_v2_50/_end_points"] == 72
+
+
+def test_end_points_that_models_slim_adds() -> None:
+    with tf.Graph().as_default(), slim.arg_scope(resnet_v2.resnet_arg_scope()):
+        net, end_points = resnet_v2.resnet_v2_50(tf.zeros((2, 64, 64, 3)), 10, is_training=False)
+        assert net.shape == (2, 10)
+        assert end_points["global_pool"].shape == (2, 1, 1, 2048)
+        assert end_points["resnet_v2_50/spatial_squeeze"] is net
+        assert end_points["predictions"].shape == (2, 10)
+
+
+@pytest.mark.parametrize("num_classes", [None, 0])
+def test_no_classes_returns_the_features(num_classes: int | None) -> None:
+    with tf.Graph().as_default(), slim.arg_scope(resnet_v2.resnet_arg_scope()):
+        net, end_points = resnet_v2.resnet_v2_50(tf.zeros((1, 64, 64, 3)), num_classes, is_training=False)
+        assert net.shape == (1, 1, 1, 2048)
+        assert "predictions" not in end_points
+
+
+def test_block_outputs_can_be_collected_before_they_are_subsampled() -> None:
+    with tf.Graph().as_default(), slim.arg_scope(resnet_v2.resnet_arg_scope()):
+        blocks = [resnet_v2.resnet_v2_block("block1", 2, 2, 2), resnet_v2.resnet_v2_block("block2", 2, 1, 1)]
+        net = resnet_utils.stack_blocks_dense(
+            tf.zeros((1, 16, 16, 3)), blocks, store_non_strided_activations=True, outputs_collections="blocks"
+        )
+        collected = slim.utils.convert_collection_to_dict("blocks")
+        assert collected["block1"].shape == (1, 16, 16, 8)
+        assert net.shape == (1, 8, 8, 8)
+
+
+@pytest.mark.parametrize("output_stride", [3, 6, 64])
+def test_output_strides_that_cannot_be_reached_are_refused(output_stride: int) -> None:
+    with (
+        tf.Graph().as_default(),
+        slim.arg_scope(resnet_v2.resnet_arg_scope()),
+        pytest.raises(ValueError, match="output_stride"),
+    ):
+        resnet_v2.resnet_v2_50(tf.zeros((1, 64, 64, 3)), 10, output_stride=output_stride)
