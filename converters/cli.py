@@ -1,7 +1,7 @@
 """The command `slimport`: thin, over the Python functions of the same names.
 
-Results go to stdout, progress and errors to stderr. Exit codes: 0 done; 1 a verified difference; 2 bad usage or bad input.
-Nothing heavy is imported before a command runs.
+Results go to stdout, progress and errors to stderr. Exit codes: 0 done; 1 a verified difference; 2 bad usage or bad
+input. Nothing heavy is imported before a command runs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 

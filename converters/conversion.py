@@ -26,7 +26,8 @@ def convert(source: PathLike, destination: PathLike, to: str | None = None, scop
 
     Args:
       source: what `open_source` takes.
-      destination: `.safetensors`, `.pth`, `.keras`, `.weights.h5`, or `.ckpt` for a slim checkpoint's prefix. It appears
+      destination: `.safetensors`, `.pth`, `.keras`, `.weights.h5`, or `.ckpt` for a slim checkpoint's prefix. It
+      appears
         whole or not at all; what stood there is replaced only by a whole file.
       to: `pytorch`, `keras` or `slim`; None follows from the suffix.
       scope: which network, where the source holds several.

@@ -67,7 +67,7 @@ def pytorch_model(source: Source, **arguments: Any) -> Any:
 
 
 def keras_model(source: Source, **arguments: Any) -> Any:
-    """The Keras port with the source's weights in; its layers are float64 where a weight is, if `dtype` is not given."""
+    """The Keras port with the source's weights in; without a `dtype`, its layers are float64 if a weight is."""
     frameworks.import_keras()
     from slimport.keras import build
 

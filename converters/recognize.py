@@ -15,7 +15,8 @@ class Recognition:
 
     missing: variables that the network needs and the file lacks (full names).
     misshapen: variables whose shape is not the network's, with that of the network.
-    extras: what is not the network's, in groups: an optimizer's slots and moving averages of the network's variables under
+    extras: what is not the network's, in groups: an optimizer's slots and moving averages of the network's variables
+    under
       the slot's name (`Momentum`, `Adam_1`, `ExponentialMovingAverage`), everything else under `other`.
     """
 
@@ -54,8 +55,8 @@ def recognize(shapes: Mapping[str, spec.Shape], source: str, scope: str | None =
         where = "" if scope is None else f" under scope {scope!r}"
         there = f"; networks stand under {_listed(pair[1] for pair in found)}" if found else ""
         raise InputError(
-            f"{source}: no network that slimport knows among its {len(shapes)} variables{where}: looked for {known}{there}; "
-            f"'slimport inspect' lists what the file holds"
+            f"{source}: no network that slimport knows among its {len(shapes)} variables{where}: looked for "
+            f"{known}{there}; 'slimport inspect' lists what the file holds"
         )
     if len(chosen) > 1:
         raise InputError(

@@ -1,7 +1,7 @@
 """Where weights come from: a TensorFlow checkpoint or a converted file, both seen as slim's variables.
 
-A converted file's names and layouts are turned back by the inverse of the mapping rule, and its network is recognised from
-its variables, exactly as a checkpoint's is.
+A converted file's names and layouts are turned back by the inverse of the mapping rule, and its network is recognised
+from its variables, exactly as a checkpoint's is.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Source:
     path: what was opened.
     files: every file that holds it.
     dtypes: by slim name relative to the scope, in the order of `stream`.
-    stream: yields (slim name relative to the scope, array), one variable at a time; an array may be valid only until the
+    stream: yields (slim name relative to the scope, array), one variable at a time; an array may be valid only until
+    the
       next one is asked for.
     checkpoint: the checkpoint, where the source is one.
     """
@@ -103,8 +104,8 @@ def whole(recognition: Recognition, path: PathLike) -> Recognition:
     problems += [f"{name} is not of shape {list(shape)}" for name, shape in recognition.misshapen.items()]
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     raise InputError(
-        f"{os.fspath(path)}: not a whole {recognition.network.name} under scope {recognition.scope!r}: {problems[0]}{more}; "
-        f"'slimport inspect' lists what is there"
+        f"{os.fspath(path)}: not a whole {recognition.network.name} under scope {recognition.scope!r}: "
+        f"{problems[0]}{more}; 'slimport inspect' lists what is there"
     )
 
 
@@ -126,8 +127,8 @@ def _of_checkpoint(path: Path, checkpoint: Checkpoint, scope: str | None) -> Sou
     return Source(path, checkpoint.files, recognition, dtypes, stream, checkpoint)
 
 
-# A converted file's variables as (shape in slim's layout, dtype) by slim's name, how to read one, and the scope that the
-# file remembers.
+# A converted file's variables as (shape in slim's layout, dtype) by slim's name, how to read one, and the scope that
+# the file remembers.
 _Opened = tuple[dict[str, tuple[spec.Shape, np.dtype[Any]]], Callable[[str], Array], str | None]
 
 

@@ -1,4 +1,4 @@
-"""What the tests share: checkpoints that TensorFlow's own Saver wrote, and networks small enough to build in a second."""
+"""What the tests share: checkpoints that TensorFlow's own Saver wrote, and networks that build in a second."""
 
 from __future__ import annotations
 

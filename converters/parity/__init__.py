@@ -1,6 +1,6 @@
 """The proof: TF-Slim's end points and a port's, on the same input, compared one by one."""
 
 from converters.parity.compare import Report, Row
-from converters.parity.verify import verify
+from converters.parity.verification import verify
 
 __all__ = ["Report", "Row", "verify"]

@@ -3,12 +3,14 @@
 A recording is {slim end point name: NHWC array}. The limits are those that a correct port can be held to:
 
 - float64: 1e-12 from the TF-Slim graph in float64. A correct port differs by its order of summation, some 1e-15.
-- float32: 1.5 times TF-Slim's own float32 rounding error, both measured against the TF-Slim graph in float64, plus 1e-7.
+- float32: 1.5 times TF-Slim's own float32 rounding error, both measured against the TF-Slim graph in float64, plus
+1e-7.
 
-One run of TF-Slim is one draw of its rounding error. Where an end point has few numbers that count (two logits, a softmax
-with one class on top), two draws of the same size can be a factor of 3 apart by luck. TF-Slim's error is therefore the
-largest of several runs, on inputs of which some pixels moved to the neighbouring float32 number: that reshuffles every
-rounding in the network and adds next to nothing. Where an end point has many numbers, the draws agree to a percent.
+One run of TF-Slim is one draw of its rounding error. Where an end point has few numbers that count (two logits, a
+softmax with one class on top), two draws of the same size can be a factor of 3 apart by luck. TF-Slim's error is
+therefore the largest of several runs, on inputs of which some pixels moved to the neighbouring float32 number: that
+reshuffles every rounding in the network and adds next to nothing. Where an end point has many numbers, the draws agree
+to a percent.
 """
 
 from __future__ import annotations
@@ -87,7 +89,8 @@ class Row:
 class Report:
     """The comparison of every end point, in the network's order.
 
-    reader: whose reader the reference's weights came through: `tensorflow`, or `slimport` for files that TensorFlow's own
+    reader: whose reader the reference's weights came through: `tensorflow`, or `slimport` for files that TensorFlow's
+    own
       reader does not take.
     """
 
@@ -174,7 +177,7 @@ def neighbours(images: Array, count: int, seed: int) -> Iterator[Array]:
     yield images
     generator = np.random.default_rng(seed)
     for _ in range(count - 1):
-        towards = generator.choice(np.float32([-np.inf, np.inf]), images.shape)
+        towards = generator.choice(np.array([-np.inf, np.inf], np.float32), images.shape)
         moved = generator.integers(8, size=images.shape) == 0
         yield np.where(moved, np.nextafter(images, towards), images)
 

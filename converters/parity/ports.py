@@ -106,8 +106,8 @@ def _keras_backend() -> str:
 def _full_precision() -> Iterator[None]:
     """PyTorch with the kernels that round least: a verdict is about the port, not about a kernel's order of summation.
 
-    On CUDA, TF32 is off. On the CPU, oneDNN is: its convolutions add a long sum up in one float32 number after the other,
-    which costs up to twice the rounding error of TensorFlow's, where PyTorch's own are as good as TensorFlow's.
+    On CUDA, TF32 is off. On the CPU, oneDNN is: its convolutions add a long sum up in one float32 number after the
+    other, which costs up to twice the rounding error of TensorFlow's, where PyTorch's own are as good as TensorFlow's.
     """
     backends = frameworks.import_torch().backends
     flags = backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32, backends.mkldnn.enabled

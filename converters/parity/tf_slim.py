@@ -50,7 +50,8 @@ def record(
       arguments: `global_pool`, `output_stride`, `spatial_squeeze`.
 
     Yields:
-      {slim end point name: array [batch, height, width, channels], or [batch, classes] where squeezed}, in slim's order.
+      {slim end point name: array [batch, height, width, channels], or [batch, classes] where squeezed}, in slim's
+      order.
 
     Raises:
       ValueError: TF-Slim refuses the arguments.

@@ -14,8 +14,8 @@ from converters.errors import InputError
 def atomic(path: Path) -> Iterator[Path]:
     """Yields a path beside `path` to write to; afterwards the file is flushed to disk and renamed to `path`.
 
-    The temporary name keeps the suffix, which Keras looks at. On any exception the temporary file is removed and what stood
-    at `path` is untouched.
+    The temporary name keeps the suffix, which Keras looks at. On any exception the temporary file is removed and what
+    stood at `path` is untouched.
 
     Raises:
       InputError: the folder is missing or not writable, `path` is a folder, or the disk is full.

@@ -1,7 +1,7 @@
 """TF-Slim's layers from stock Keras layers: the same arithmetic and padding. Tensors are NHWC.
 
-A scope `a/b` makes layers named `a__b`, `a__b__BatchNorm`, `a__b__Relu`: Keras refuses `/` in a name, and its torch backend
-refuses `.`.
+A scope `a/b` makes layers named `a__b`, `a__b__BatchNorm`, `a__b__Relu`: Keras refuses `/` in a name, and its torch
+backend refuses `.`.
 """
 
 from __future__ import annotations

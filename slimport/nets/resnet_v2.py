@@ -5,7 +5,8 @@ Same names, arguments, scopes, end points and collections as `research/slim/nets
 [1] Kaiming He, Xiangyu Zhang, Shaoqing Ren, Jian Sun. Deep Residual Learning for Image Recognition. arXiv:1512.03385
 [2] Kaiming He, Xiangyu Zhang, Shaoqing Ren, Jian Sun. Identity Mappings in Deep Residual Networks. arXiv:1603.05027
 
-The 'v2' unit of [2] normalizes and activates BEFORE every weight layer, so that the shortcut carries its input unchanged.
+The 'v2' unit of [2] normalizes and activates BEFORE every weight layer, so that the shortcut carries its input
+unchanged.
 
     with slim.arg_scope(resnet_v2.resnet_arg_scope()):
         net, end_points = resnet_v2.resnet_v2_101(images, 1001, is_training=False)

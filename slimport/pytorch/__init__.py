@@ -1,4 +1,4 @@
-"""The networks as `torch.nn.Module`s. A parameter's name is the slim variable's, with `/` as `.` and the leaf renamed."""
+"""The networks as `torch.nn.Module`s. Parameters have the slim variables' names, with `/` as `.` and leaves renamed."""
 
 from slimport.pytorch.load import build, load
 from slimport.pytorch.resnet_v2 import ResNetV2, resnet_v2, resnet_v2_50, resnet_v2_101, resnet_v2_152, resnet_v2_200

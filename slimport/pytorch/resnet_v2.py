@@ -44,7 +44,7 @@ class Bottleneck(nn.Module):
         conv1 = self.conv1(preact)
         conv2 = self.conv2(conv1)
         conv3 = self.conv3(conv2)
-        output = shortcut + conv3
+        output: Tensor = shortcut + conv3
         if record:
             if self.shortcut is not None:
                 record(f"{self.scope}/shortcut", shortcut)

@@ -61,8 +61,8 @@ def verify(
         raise InputError(f"dtype {dtype!r}: must be float32 or float64")
     if dtype == "float64" and not exact:
         raise InputError(
-            f"{ports.backend_of(target)} computes BatchNorm in float32 even in float64 layers: verify it in float32, or "
-            f"set KERAS_BACKEND=tensorflow"
+            f"{ports.backend_of(target)} computes BatchNorm in float32 even in float64 layers: verify it in float32, "
+            f"or set KERAS_BACKEND=tensorflow"
         )
     arguments = {"global_pool": global_pool, "output_stride": output_stride, "spatial_squeeze": spatial_squeeze}
     with open_source(source, scope) as opened:
@@ -133,7 +133,8 @@ def _record_port(
         with open_source(converted, source.scope) as opened:
             if opened.network != source.network:
                 raise InputError(
-                    f"{converted}: holds {_describe(opened)}, and {source.path} holds {_describe(source)}: nothing to compare"
+                    f"{converted}: holds {_describe(opened)}, but {source.path} holds {_describe(source)}: nothing to "
+                    f"compare"
                 )
             # What runs is what a user gets: the model in a .keras file itself, unless it was saved for other arguments.
             default = arguments == {"global_pool": True, "output_stride": None, "spatial_squeeze": True}

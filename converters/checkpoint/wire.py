@@ -1,0 +1,104 @@
+"""The protobuf wire format: small functions that take a buffer and check every bound before they trust it.
+
+Source: https://protobuf.dev/programming-guides/encoding/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+
+Value = int | memoryview
+
+
+class WireError(ValueError):
+    """Bytes that are no protobuf message. Callers say which file and where."""
+
+
+def varint(buffer: memoryview, offset: int) -> tuple[int, int]:
+    """The unsigned varint of at most 64 bits at `offset`, and the offset behind it."""
+    value = 0
+    for index, byte in enumerate(buffer[offset : offset + 10]):
+        value |= (byte & 0x7F) << (7 * index)
+        if byte < 0x80:
+            if value >> 64:
+                break
+            return value, offset + index + 1
+    raise WireError("a varint that does not end")
+
+
+def signed(value: int) -> int:
+    """A varint read as int64 in two's complement, as protobuf writes negative numbers."""
+    return value - (1 << 64) if value >> 63 else value
+
+
+def fields(buffer: memoryview) -> Iterator[tuple[int, int, Value]]:
+    """(field number, wire type, value) for each field: an int for numbers, a view for bytes and messages."""
+    offset = 0
+    while offset < len(buffer):
+        tag, offset = varint(buffer, offset)
+        number, wire_type = tag >> 3, tag & 7
+        value: Value
+        if wire_type == VARINT:
+            value, offset = varint(buffer, offset)
+        elif wire_type in (FIXED64, FIXED32, BYTES):
+            size = 8 if wire_type == FIXED64 else 4
+            if wire_type == BYTES:
+                size, offset = varint(buffer, offset)
+            if size > len(buffer) - offset:
+                raise WireError(f"field {number} claims {size} bytes, {len(buffer) - offset} are left")
+            value = buffer[offset : offset + size]
+            offset += size
+        else:
+            raise WireError(f"field {number} has wire type {wire_type}")
+        if number == 0:
+            raise WireError("a field numbered 0")
+        yield number, wire_type, value
+
+
+def number(value: Value) -> int:
+    """A field that must be a varint."""
+    if not isinstance(value, int):
+        raise WireError("bytes where a number should be")
+    return value
+
+
+def message(value: Value) -> memoryview:
+    """A field that must be bytes, a string or a message."""
+    if isinstance(value, int):
+        raise WireError("a number where bytes should be")
+    return value
+
+
+def text(value: Value) -> str:
+    """A field that must be a UTF-8 string."""
+    try:
+        return bytes(message(value)).decode()
+    except UnicodeDecodeError as error:
+        raise WireError("a name that is not UTF-8") from error
+
+
+def packed_varints(buffer: memoryview) -> NDArray[np.uint64]:
+    """All varints in a buffer, [n] of uint64, without a loop over them."""
+    data = np.frombuffer(buffer, np.uint8)
+    if not len(data):
+        return np.empty(0, np.uint64)
+    if data[-1] >= 0x80:
+        raise WireError("a varint that does not end")
+    ends = np.flatnonzero(data < 0x80)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    lengths = ends - starts + 1
+    longest = int(lengths.max())
+    if longest == 1:
+        return data.astype(np.uint64)
+    if longest > 10:
+        raise WireError("a varint longer than 10 bytes")
+    values = np.zeros(len(ends), np.uint64)
+    for index in range(longest):
+        has = lengths > index
+        values[has] |= (data[starts[has] + index] & np.uint8(0x7F)).astype(np.uint64) << np.uint64(7 * index)
+    return values
