@@ -27,7 +27,7 @@ SCOPE = click.option("--scope", metavar="SCOPE", help="Which network, where the 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="slimport")
 def cli() -> None:
     """TF-Slim checkpoints in PyTorch and Keras, proven equal.
@@ -141,10 +141,11 @@ def verify(
 def main() -> None:
     """The console script: every error is one line on stderr."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="slimport", standalone_mode=False)
         sys.stdout.flush()
-    except click.ClickException as error:
-        code = _fail(error.format_message())
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "slimport"
+        code = _fail(f"{error.format_message()} ('{command} --help' shows the usage)")
     except InputError as error:
         code = _fail(str(error))
     except (click.Abort, KeyboardInterrupt):

@@ -10,7 +10,6 @@ from converters.errors import CheckpointError
 
 STRING = 7
 _BFLOAT16 = 14
-# Quantized types are stored and read as the integers that hold them.
 _NUMPY = {
     1: "float32",
     2: "float64",
@@ -22,18 +21,15 @@ _NUMPY = {
     8: "complex64",
     9: "int64",
     10: "bool",
-    11: "int8",
-    12: "uint8",
-    13: "int32",
-    15: "int16",
-    16: "uint16",
     17: "uint16",
     18: "complex128",
     19: "float16",
     22: "uint32",
     23: "uint64",
 }
-_TENSORFLOW = {"bfloat16": _BFLOAT16} | {name: number for number, name in reversed(_NUMPY.items())}
+_TENSORFLOW = {name: number for number, name in _NUMPY.items()} | {"bfloat16": _BFLOAT16}
+# Quantized types are stored, and read, as the integers that hold them.
+_QUANTIZED = {11: "int8", 12: "uint8", 13: "int32", 15: "int16", 16: "uint16"}
 
 
 def numpy_dtype(number: int, where: str) -> np.dtype[Any]:
@@ -49,9 +45,10 @@ def numpy_dtype(number: int, where: str) -> np.dtype[Any]:
             raise CheckpointError(f"{where} is bfloat16: pip install 'slimport[bfloat16]'") from error
         bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
         return bfloat16
-    if number not in _NUMPY:
+    name = _NUMPY.get(number) or _QUANTIZED.get(number)
+    if name is None:
         raise CheckpointError(f"{where} has TensorFlow's dtype number {number}, which slimport does not read")
-    return np.dtype(_NUMPY[number])
+    return np.dtype(name)
 
 
 def tensorflow_dtype(dtype: np.dtype[Any], where: str) -> int:

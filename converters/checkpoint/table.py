@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,9 @@ MAGIC = bytes.fromhex("57fb808b247547db")
 FOOTER_SIZE = 48
 BLOCK_TRAILER_SIZE = 5
 NO_COMPRESSION, SNAPPY = 0, 1
+# Of what is written.
+BLOCK_SIZE = 4096
+RESTART_INTERVAL = 16
 
 
 def mask(crc: int) -> int:
@@ -147,3 +150,55 @@ class Table:
         return CheckpointError(
             f"{self._path}: damaged block of {handle.size} bytes at offset {handle.offset}: {what}; get the file again"
         )
+
+
+def build_table(entries: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The bytes of a table of entries, which must be sorted by key.
+
+    Data blocks, an empty metaindex block, the index block, the footer. Source: tensorflow/core/lib/io/table_builder.cc.
+    """
+    table = bytearray()
+    index: list[tuple[bytes, bytes]] = []
+
+    def add(block: list[tuple[bytes, bytes]]) -> bytes:
+        """Appends a block; returns its handle."""
+        content = _build_block(block) + bytes([NO_COMPRESSION])
+        handle = wire.encode_varint(len(table)) + wire.encode_varint(len(content) - 1)
+        table.extend(content + struct.pack("<I", mask(crc32c.crc32c(content))))
+        return handle
+
+    pending: list[tuple[bytes, bytes]] = []
+    size = 0
+    for key, value in entries:
+        pending.append((key, value))
+        size += len(key) + len(value)
+        if size > BLOCK_SIZE:
+            index.append((key, add(pending)))
+            pending, size = [], 0
+    if pending:
+        index.append((pending[-1][0], add(pending)))
+    handles = add([]) + add(index)
+    return bytes(table) + handles.ljust(FOOTER_SIZE - len(MAGIC), b"\0") + MAGIC
+
+
+def _build_block(entries: list[tuple[bytes, bytes]]) -> bytes:
+    block = bytearray()
+    restarts = []
+    previous = b""
+    for number, (key, value) in enumerate(entries):
+        if number % RESTART_INTERVAL == 0:
+            restarts.append(len(block))
+            previous = b""
+        shared = next(
+            (i for i, (a, b) in enumerate(zip(previous, key, strict=False)) if a != b), min(len(previous), len(key))
+        )
+        block += (
+            wire.encode_varint(shared)
+            + wire.encode_varint(len(key) - shared)
+            + wire.encode_varint(len(value))
+            + key[shared:]
+            + value
+        )
+        previous = key
+    restarts = restarts or [0]
+    return bytes(block) + struct.pack(f"<{len(restarts) + 1}I", *restarts, len(restarts))

@@ -102,3 +102,27 @@ def packed_varints(buffer: memoryview) -> NDArray[np.uint64]:
         has = lengths > index
         values[has] |= (data[starts[has] + index] & np.uint8(0x7F)).astype(np.uint64) << np.uint64(7 * index)
     return values
+
+
+def encode_varint(value: int) -> bytes:
+    """A non-negative number as a varint."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])
+
+
+def encode_number(field: int, value: int) -> bytes:
+    """A field of a non-negative number."""
+    return encode_varint(field << 3 | VARINT) + encode_varint(value)
+
+
+def encode_message(field: int, content: bytes) -> bytes:
+    """A field of bytes, a string or a message."""
+    return encode_varint(field << 3 | BYTES) + encode_varint(len(content)) + content
+
+
+def encode_fixed32(field: int, value: int) -> bytes:
+    """A field of four bytes."""
+    return encode_varint(field << 3 | FIXED32) + value.to_bytes(4, "little")

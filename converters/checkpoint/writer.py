@@ -1,13 +1,12 @@
 """Writing a V2 checkpoint without TensorFlow, for `tf.train.Saver.restore`.
 
-Sources: tensorflow/core/util/tensor_bundle/tensor_bundle.cc; tensorflow/core/lib/io/table_builder.cc.
+Sources: tensorflow/core/util/tensor_bundle/tensor_bundle.cc; tensorflow/core/protobuf/tensor_bundle.proto.
 """
 
 from __future__ import annotations
 
 import os
-import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,9 @@ import crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.checkpoint import dtypes
+from converters.checkpoint import dtypes, wire
 from converters.checkpoint.bundle import data_path, index_path
-from converters.checkpoint.table import FOOTER_SIZE, MAGIC, NO_COMPRESSION, mask
-
-_BLOCK_SIZE = 4096
-_RESTART_INTERVAL = 16
+from converters.checkpoint.table import build_table, mask
 
 
 def write_checkpoint(prefix: str | os.PathLike[str], variables: Mapping[str, NDArray[Any]]) -> None:
@@ -53,7 +49,7 @@ def write_checkpoint(prefix: str | os.PathLike[str], variables: Mapping[str, NDA
                 offset += len(content)
             _sync(file)
         with temporary[index].open("wb") as file:
-            file.write(_table(entries))
+            file.write(build_table(entries))
             _sync(file)
         # The index last: without it, there is no checkpoint.
         for path in (data, index):
@@ -68,72 +64,13 @@ def _sync(file: Any) -> None:
     os.fsync(file.fileno())
 
 
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*encoded, value])
-
-
-def _number(field: int, value: int) -> bytes:
-    return _varint(field << 3) + _varint(value)
-
-
-def _message(field: int, content: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(content)) + content
-
-
 def _header() -> bytes:
     """BundleHeaderProto: one shard, little-endian (the default), version {producer: 1}."""
-    return _number(1, 1) + _message(3, _number(1, 1))
+    return wire.encode_number(1, 1) + wire.encode_message(3, wire.encode_number(1, 1))
 
 
 def _entry(dtype: int, shape: tuple[int, ...], offset: int, size: int, crc: int) -> bytes:
     """BundleEntryProto."""
-    sides = b"".join(_message(2, _number(1, side)) for side in shape)
-    where = _number(4, offset) + _number(5, size)
-    return _number(1, dtype) + _message(2, sides) + where + _varint(6 << 3 | 5) + struct.pack("<I", mask(crc))
-
-
-def _table(entries: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """A table of sorted entries: data blocks, an empty metaindex block, the index block, the footer."""
-    table = bytearray()
-    index: list[tuple[bytes, bytes]] = []
-
-    def add(block: list[tuple[bytes, bytes]]) -> bytes:
-        """Appends a block; returns its handle."""
-        content = _block(block) + bytes([NO_COMPRESSION])
-        handle = _varint(len(table)) + _varint(len(content) - 1)
-        table.extend(content + struct.pack("<I", mask(crc32c.crc32c(content))))
-        return handle
-
-    pending: list[tuple[bytes, bytes]] = []
-    size = 0
-    for key, value in entries:
-        pending.append((key, value))
-        size += len(key) + len(value)
-        if size > _BLOCK_SIZE:
-            index.append((key, add(pending)))
-            pending, size = [], 0
-    if pending:
-        index.append((pending[-1][0], add(pending)))
-    handles = add([]) + add(index)
-    return bytes(table) + handles.ljust(FOOTER_SIZE - len(MAGIC), b"\0") + MAGIC
-
-
-def _block(entries: list[tuple[bytes, bytes]]) -> bytes:
-    block = bytearray()
-    restarts = []
-    previous = b""
-    for number, (key, value) in enumerate(entries):
-        if number % _RESTART_INTERVAL == 0:
-            restarts.append(len(block))
-            previous = b""
-        shared = next(
-            (i for i, (a, b) in enumerate(zip(previous, key, strict=False)) if a != b), min(len(previous), len(key))
-        )
-        block += _varint(shared) + _varint(len(key) - shared) + _varint(len(value)) + key[shared:] + value
-        previous = key
-    restarts = restarts or [0]
-    return bytes(block) + struct.pack(f"<{len(restarts) + 1}I", *restarts, len(restarts))
+    sides = b"".join(wire.encode_message(2, wire.encode_number(1, side)) for side in shape)
+    where = wire.encode_number(4, offset) + wire.encode_number(5, size)
+    return wire.encode_number(1, dtype) + wire.encode_message(2, sides) + where + wire.encode_fixed32(6, mask(crc))

@@ -66,7 +66,9 @@ def record_keras(model: Any, scope: str, images: Array, dtype: str, device: str)
 
 
 def check_device(target: str, device: str) -> None:
-    """Raises InputError if the target's framework sees no such device."""
+    """Raises InputError if there is no such device, or the target's framework does not see it."""
+    if device not in ("cpu", "cuda"):
+        raise InputError(f"--device {device}: must be cpu or cuda")
     if device == "cpu":
         return
     if target == "pytorch" or _keras_backend() == "torch":

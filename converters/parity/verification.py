@@ -136,15 +136,22 @@ def _record_port(
                     f"{converted}: holds {_describe(opened)}, but {source.path} holds {_describe(source)}: nothing to "
                     f"compare"
                 )
-            # What runs is what a user gets: the model in a .keras file itself, unless it was saved for other arguments.
-            default = arguments == {"global_pool": True, "output_stride": None, "spatial_squeeze": True}
-            if Path(converted).suffix == ".keras" and default:
-                model = frameworks.import_keras().saving.load_model(converted, compile=False)
-            else:
-                model = _build(opened, target, arguments)
+            model = _load(opened, target, arguments)
     if target == "pytorch":
         return ports.record_pytorch(model, images, dtype, device)
     return ports.record_keras(model, source.scope, images, dtype, device)
+
+
+def _load(converted: Source, target: str, arguments: dict[str, Any]) -> Any:
+    """The model that a user gets from the file; in Keras's case, as Keras itself reads it."""
+    path = converted.path
+    saved_for = {"global_pool": True, "output_stride": None, "spatial_squeeze": True}
+    if path.suffix == ".keras" and arguments == saved_for:
+        return frameworks.import_keras().saving.load_model(path, compile=False)
+    model = _build(converted, target, arguments)
+    if path.name.endswith(".weights.h5"):
+        model.load_weights(path)
+    return model
 
 
 def _build(source: Source, target: str, arguments: dict[str, Any]) -> Any:

@@ -1,0 +1,44 @@
+"""Names and layouts go over by rule, and come back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import DEPTHS, SMALL, named, random_weights
+
+from converters import mapping
+from slimport.pytorch import build
+
+
+@pytest.mark.parametrize("name", DEPTHS)
+def test_pytorch_parameters_are_named_and_shaped_by_the_rule(name: str) -> None:
+    network = named(name)
+    by_rule = {mapping.pytorch_name(n): mapping.pytorch_shape(n, shape) for n, shape in network.variables().items()}
+    state = {n: tuple(tensor.shape) for n, tensor in build(network).state_dict().items()}
+    assert {n: shape for n, shape in state.items() if not n.endswith("num_batches_tracked")} == by_rule
+
+
+def test_the_example_in_the_design() -> None:
+    slim = "block1/unit_1/bottleneck_v2/conv2/BatchNorm/gamma"
+    assert mapping.pytorch_name(slim) == "block1.unit_1.bottleneck_v2.conv2.BatchNorm.weight"
+    assert mapping.keras_name(slim) == ("block1__unit_1__bottleneck_v2__conv2__BatchNorm", "gamma")
+
+
+def test_names_come_back() -> None:
+    names = list(SMALL.variables())
+    pytorch = [mapping.pytorch_name(name) for name in names]
+    assert [mapping.slim_names(pytorch)[name] for name in pytorch] == names
+    assert [mapping.slim_name(*mapping.keras_name(name)) for name in names] == names
+
+
+def test_layouts_come_back() -> None:
+    for name, array in random_weights(SMALL).items():
+        there = mapping.pytorch_layout(name, array)
+        assert there.shape == mapping.pytorch_shape(name, array.shape)
+        assert mapping.slim_shape(name, there.shape) == array.shape
+        np.testing.assert_array_equal(mapping.slim_layout(name, there), array)
+
+
+def test_a_fully_connected_weight_is_transposed() -> None:
+    array = np.arange(6).reshape(2, 3)
+    assert mapping.pytorch_layout("fc/weights", array).tolist() == array.T.tolist()

@@ -1,0 +1,112 @@
+"""The PyTorch port is the TF-Slim graph, at every end point."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import DEPTHS, SMALL, named, pytorch_port, random_images, random_weights
+
+import slimport.pytorch
+from converters.parity import ports, tf_slim
+from converters.parity.compare import compare, neighbours, rounding_errors
+from slimport import spec
+
+SIZES = ((97, 97), (112, 112), (224, 224), (225, 225), (120, 161))
+
+
+def assert_equal(rows: Any) -> None:
+    assert not [row for row in rows if not row.ok]
+
+
+@pytest.mark.parametrize("name", DEPTHS)
+def test_float64_is_within_1e_12_at_every_end_point_and_size(name: str) -> None:
+    network = named(name)
+    weights = random_weights(network)
+    model = pytorch_port(network, weights)
+    images = [random_images((1, *size, 3)) for size in SIZES]
+    for value, truth in zip(images, tf_slim.record(network, name, weights, images, "float64"), strict=True):
+        rows = compare(ports.record_pytorch(model, value, "float64", "cpu"), truth)
+        assert [row.name for row in rows] == network.end_points(name)
+        assert_equal(rows)
+
+
+@pytest.mark.parametrize("name", DEPTHS)
+def test_float32_is_within_tf_slims_own_rounding_at_every_end_point_and_size(name: str) -> None:
+    network = named(name)
+    weights = random_weights(network)
+    model = pytorch_port(network, weights)
+    images = [random_images((1, *size, 3)) for size in SIZES]
+    truths = tf_slim.record(network, name, weights, images, "float64")
+    runs = 3
+    nearby = (copy for value in images for copy in neighbours(value, runs, seed=0))
+    rounded = tf_slim.record(network, name, weights, nearby, "float32")
+    for value, truth in zip(images, truths, strict=True):
+        errors = rounding_errors((next(rounded) for _ in range(runs)), truth)
+        assert_equal(compare(ports.record_pytorch(model, value, "float32", "cpu"), truth, errors))
+
+
+@pytest.mark.parametrize(
+    ("network", "arguments"),
+    [
+        (SMALL, {"output_stride": 4, "global_pool": False, "spatial_squeeze": False}),
+        (SMALL, {"output_stride": 8, "global_pool": False, "spatial_squeeze": False}),
+        (SMALL, {"spatial_squeeze": False}),
+        (spec.ResNetV2(SMALL.blocks), {}),
+        (spec.ResNetV2(SMALL.blocks), {"global_pool": False}),
+        (spec.ResNetV2(SMALL.blocks, 7, in_channels=1), {}),
+        (spec.ResNetV2(SMALL.blocks, 7, in_channels=16, include_root_block=False), {"output_stride": 1}),
+        (named("resnet_v2_50", 21), {"output_stride": 8, "global_pool": False, "spatial_squeeze": False}),
+        (named("resnet_v2_50", 21), {"output_stride": 16, "global_pool": False, "spatial_squeeze": False}),
+    ],
+)
+@pytest.mark.parametrize("scope", ["net", "deep/er/net", ""])
+def test_arguments_mean_what_they_mean_in_slim(network: spec.ResNetV2, arguments: dict[str, Any], scope: str) -> None:
+    weights = random_weights(network)
+    model = pytorch_port(network, weights, scope=scope, **arguments)
+    images = random_images((2, 33, 46, network.in_channels))
+    truth = next(tf_slim.record(network, scope, weights, [images], "float64", **arguments))
+    assert_equal(compare(ports.record_pytorch(model, images, "float64", "cpu"), truth))
+
+
+@pytest.mark.parametrize("name", DEPTHS)
+def test_the_functions_make_the_network_of_their_name(name: str) -> None:
+    model = getattr(slimport.pytorch, name)(num_classes=10, output_stride=16, in_channels=1)
+    assert model.network == spec.ResNetV2(spec.RESNET_V2_BLOCKS[name], 10, 1)
+    assert model.output_stride == 16
+    assert model.scope == name
+
+
+def test_forward_gives_the_output_of_end_points() -> None:
+    model = slimport.pytorch.resnet_v2(SMALL.blocks, 7).eval()
+    images = torch.rand(2, 3, 40, 40)
+    net, end_points = model.end_points(images)
+    assert net.shape == (2, 7)
+    assert torch.equal(model(images), net)
+    assert torch.equal(end_points["resnet_v2/spatial_squeeze"], net)
+
+
+def test_batch_norm_is_slims() -> None:
+    norms = [m for m in slimport.pytorch.resnet_v2_50().modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert {(m.eps, round(m.momentum or 0, 12)) for m in norms} == {(1e-5, 0.003)}
+    assert len(norms) == 49
+
+
+def test_a_map_that_cannot_be_squeezed_is_refused() -> None:
+    model = slimport.pytorch.resnet_v2(SMALL.blocks, 7, global_pool=False).eval()
+    with pytest.raises(ValueError, match="spatial_squeeze needs logits of 1x1, not 5x5: pass spatial_squeeze=False"):
+        model(torch.rand(1, 3, 40, 40))
+
+
+def test_a_network_without_units_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one block"):
+        slimport.pytorch.resnet_v2([])
+
+
+def test_the_identity_shortcut_is_a_view() -> None:
+    images = torch.rand(1, 4, 9, 8)
+    view = slimport.pytorch.layers.subsample(images, 2)
+    assert view.data_ptr() == images.data_ptr()
+    np.testing.assert_array_equal(view, torch.nn.functional.max_pool2d(images, 1, 2))

@@ -1,0 +1,71 @@
+"""The network as data."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from conftest import DEPTHS, SMALL, named
+
+from slimport import spec
+
+
+@pytest.mark.parametrize("name", DEPTHS)
+@pytest.mark.parametrize("num_classes", [1001, None])
+def test_a_network_is_inferred_from_its_variables(name: str, num_classes: int | None) -> None:
+    network = named(name, num_classes)
+    inferred = spec.ResNetV2.infer(network.variables())
+    assert inferred == network
+    assert inferred.name == name
+
+
+@pytest.mark.parametrize("changed", [{"in_channels": 1}, {"in_channels": 12, "include_root_block": False}])
+def test_a_custom_network_is_inferred_from_its_variables(changed: dict[str, int]) -> None:
+    network = spec.ResNetV2(SMALL.blocks, 5, **changed)  # type: ignore[arg-type]
+    assert spec.ResNetV2.infer(network.variables()) == network
+    assert network.name == "resnet_v2"
+
+
+@pytest.mark.parametrize("name", DEPTHS)
+def test_a_description_survives_json(name: str) -> None:
+    assert spec.from_json(named(name).to_json()) == named(name)
+
+
+@pytest.mark.parametrize(
+    ("output_stride", "strides", "rates"),
+    [
+        (None, [1, 1, 2, 1, 1, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1], [1] * 16),
+        (32, [1, 1, 2, 1, 1, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1], [1] * 16),
+        (16, [1, 1, 2, 1, 1, 1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1], [1] * 13 + [2] * 3),
+        (8, [1, 1, 2] + [1] * 13, [1] * 7 + [2] * 6 + [4] * 3),
+        (4, [1] * 16, [1] * 3 + [2] * 4 + [4] * 6 + [8] * 3),
+    ],
+)
+def test_the_atrous_schedule_dilates_only_after_the_unit_that_would_have_strided(
+    output_stride: int | None, strides: list[int], rates: list[int]
+) -> None:
+    units = named("resnet_v2_50").units(output_stride)
+    assert [unit.stride for unit in units] == strides
+    assert [unit.rate for unit in units] == rates
+
+
+@pytest.mark.parametrize("output_stride", [1, 6, 12, 64])
+def test_output_strides_that_cannot_be_reached_are_refused(output_stride: int) -> None:
+    with pytest.raises(ValueError, match=f"output_stride {output_stride}"):
+        named("resnet_v2_50").units(output_stride)
+
+
+def test_an_unknown_family_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown network family 'vgg'"):
+        spec.from_json({"family": "vgg"})
+
+
+def test_a_description_that_lacks_something_is_refused() -> None:
+    with pytest.raises(ValueError, match="not complete"):
+        spec.from_json({"family": "resnet_v2"})
+
+
+def test_no_framework_is_imported() -> None:
+    code = "import sys, slimport.spec; print(sorted({'torch', 'keras', 'tensorflow', 'numpy'} & set(sys.modules)))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

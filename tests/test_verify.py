@@ -1,0 +1,112 @@
+"""`verify` sees what is wrong, and says where it begins."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from converters import convert
+from converters.parity.compare import Report, Row, compare, max_abs, neighbours, rel_l2
+
+
+def change(path: Path, name: str, factor: float) -> None:
+    """Multiplies the first number of one tensor of a safetensors file."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    state = load_file(path)
+    state[name].view(-1)[0] *= factor
+    save_file(state, path, metadata)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_one_gamma_changed_by_a_thousandth_is_found_where_it_is(
+    dtype: str, slimport: Any, resnet_v2_50_checkpoint: Any, tmp_path: Path
+) -> None:
+    checkpoint = resnet_v2_50_checkpoint("v2")
+    convert(checkpoint, tmp_path / "m.safetensors")
+    assert slimport("verify", checkpoint, tmp_path / "m.safetensors", "--dtype", dtype, "--size", "97").code == 0
+    change(tmp_path / "m.safetensors", "block3.unit_2.bottleneck_v2.conv2.BatchNorm.weight", 1.001)
+    run = slimport("verify", checkpoint, tmp_path / "m.safetensors", "--dtype", dtype, "--size", "97")
+    assert run.code == 1
+    assert run.err == ""
+    first = "resnet_v2_50/block3/unit_2/bottleneck_v2/conv2"
+    assert f"the first is {first}" in run.out.splitlines()[-1]
+    assert run.out.count("DIFFERS") < 40
+
+
+def test_the_json_is_what_the_design_promises(slimport: Any, small_v2: Path, tmp_path: Path) -> None:
+    convert(small_v2, tmp_path / "m.pth")
+    run = slimport("verify", small_v2, tmp_path / "m.pth", "--json", "--size", "33x46", "--batch", "2")
+    assert run.code == 0
+    assert run.err == ""
+    report = json.loads(run.out)
+    assert (report["ok"], report["dtype"], report["device"], report["target"]) == (True, "float64", "cpu", "pytorch")
+    assert {"name", "shape", "rel_l2", "max_abs", "ok"} <= set(report["end_points"][0])
+    assert report["worst"] in report["end_points"]
+    assert report["end_points"][0]["name"] == "resnet_v2/conv1"
+    assert report["end_points"][0]["shape"] == [2, 17, 23, 64]
+
+
+def test_arguments_reach_the_networks(slimport: Any, small_v2: Path) -> None:
+    arguments = ["--output-stride", "4", "--no-global-pool", "--size", "40", "--json"]
+    report = json.loads(slimport("verify", small_v2, *arguments).out)
+    shapes = {row["name"]: row["shape"] for row in report["end_points"]}
+    assert report["ok"]
+    assert shapes["resnet_v2/logits"] == [1, 10, 10, 7]
+    assert "global_pool" not in shapes
+
+
+def test_rel_l2_is_over_the_whole_end_point_in_float64() -> None:
+    reference = np.array([3.0, 4.0])
+    assert rel_l2(np.array([3.0, 4.5]), reference) == 0.1
+    assert rel_l2(np.float32([3, 4]), reference) == 0
+    assert rel_l2(np.zeros(2), np.zeros(2)) == 0
+    assert rel_l2(np.ones(2), np.zeros(2)) == np.inf
+    assert max_abs(np.array([3.0, 4.5]), reference) == 0.5
+
+
+def test_nan_is_a_difference() -> None:
+    bad = np.array([1.0, np.nan])
+    (row,) = compare({"x": bad}, {"x": np.ones(2)})
+    assert not row.ok
+    report = Report("n", "pytorch", "float64", "cpu", "b", "r", (1, 1, 1, 1), (Row("a", (1,), 0, 0, 1e-12), row))
+    assert not report.ok
+    assert report.worst.name == "x"
+    assert json.dumps(report.to_json(), allow_nan=False)
+
+
+def test_a_report_without_rows_is_not_equal() -> None:
+    assert not Report("n", "pytorch", "float64", "cpu", "b", "r", (1, 1, 1, 1), ()).ok
+
+
+@pytest.mark.parametrize("port", [{}, {"x": np.ones(2), "y": np.ones(1)}, {"x": np.ones(3)}])
+def test_end_points_that_do_not_match_cannot_be_compared(port: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="end point"):
+        compare(port, {"x": np.ones(2)})
+
+
+def test_neighbours_are_one_float32_apart() -> None:
+    images = np.random.default_rng(0).uniform(-1, 1, (1, 8, 8, 3)).astype(np.float32)
+    first, second, third = neighbours(images, 3, seed=1)
+    np.testing.assert_array_equal(first, images)
+    assert not np.array_equal(second, third)
+    moved = second != images
+    assert 0 < moved.mean() < 0.3
+    np.testing.assert_array_equal(np.abs(second.view(np.int32) - images.view(np.int32))[moved], 1)
+
+
+def test_a_state_dict_of_another_network_is_refused(slimport: Any, small_v2: Path, tmp_path: Path) -> None:
+    convert(small_v2, tmp_path / "m.pth")
+    state = torch.load(tmp_path / "m.pth", weights_only=True)
+    state["logits.weight"], state["logits.bias"] = state["logits.weight"][:5], state["logits.bias"][:5]
+    torch.save(state, tmp_path / "m.pth")
+    run = slimport("verify", small_v2, tmp_path / "m.pth")
+    assert run.code == 2
+    assert "holds resnet_v2 with 5 classes, but" in run.err
