@@ -30,7 +30,8 @@ def reference(network: spec.ResNetV2, weights: Any, images: Any, dtype: str, cou
     """`count` recordings in a dtype: of `images` and of neighbours of them."""
     inputs = list(neighbours(images, count, seed=0))
     if importlib.util.find_spec("tensorflow"):
-        return list(tf_slim.record(network, network.name, weights, inputs, dtype))
+        with tf_slim.SlimGraph(network, network.name, weights, dtype) as graph:
+            return [graph.run(value) for value in inputs]
     model = pytorch_port(network, weights)
     return [ports.record_pytorch(model, value, dtype, "cpu") for value in inputs]
 

@@ -37,26 +37,28 @@ def test_float64_is_within_1e_12_at_every_end_point(name: str) -> None:
     weights = random_weights(network)
     model = keras_port(network, weights)
     # The deeper ones at the two sizes that differ in kind, odd and even.
-    images = [random_images((1, *size, 3)) for size in (SIZES if name == "resnet_v2_50" else SIZES[:2])]
-    for value, truth in zip(images, tf_slim.record(network, name, weights, images, "float64"), strict=True):
-        rows = compare(ports.record_keras(model, name, value, "float64", "cpu"), truth)
-        assert [row.name for row in rows] == network.end_points(name)
-        assert not [row for row in rows if not row.ok]
+    with tf_slim.SlimGraph(network, name, weights, "float64") as graph:
+        for size in SIZES if name == "resnet_v2_50" else SIZES[:2]:
+            images = random_images((1, *size, 3))
+            rows = compare(ports.record_keras(model, name, images, "float64", "cpu"), graph.run(images))
+            assert [row.name for row in rows] == network.end_points(name)
+            assert not [row for row in rows if not row.ok]
 
 
 def test_float32_is_within_tf_slims_own_rounding_at_every_end_point() -> None:
     network = named("resnet_v2_50")
     weights = random_weights(network)
     model = keras_port(network, weights)
-    images = [random_images((1, *size, 3)) for size in SIZES]
-    truths = tf_slim.record(network, network.name, weights, images, "float64")
-    runs = 3
-    nearby = (copy for value in images for copy in neighbours(value, runs, seed=0))
-    rounded = tf_slim.record(network, network.name, weights, nearby, "float32")
-    for value, truth in zip(images, truths, strict=True):
-        errors = rounding_errors((next(rounded) for _ in range(runs)), truth)
-        rows = compare(ports.record_keras(model, network.name, value, "float32", "cpu"), truth, errors)
-        assert not [row for row in rows if not row.ok]
+    with (
+        tf_slim.SlimGraph(network, network.name, weights, "float64") as exact,
+        tf_slim.SlimGraph(network, network.name, weights, "float32") as rounded,
+    ):
+        for size in SIZES:
+            images = random_images((1, *size, 3))
+            truth = exact.run(images)
+            errors = rounding_errors(map(rounded.run, neighbours(images, 4, seed=0)), truth)
+            rows = compare(ports.record_keras(model, network.name, images, "float32", "cpu"), truth, errors)
+            assert not [row for row in rows if not row.ok]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,7 @@ def test_arguments_mean_what_they_mean_in_slim(network: spec.ResNetV2, arguments
     weights = random_weights(network)
     model = keras_port(network, weights, scope=scope, **arguments)
     images = random_images((2, 33, 46, network.in_channels))
-    truth = next(tf_slim.record(network, scope, weights, [images], "float64", **arguments))
+    truth = tf_slim.record(network, scope, weights, images, "float64", **arguments)
     assert not [r for r in compare(ports.record_keras(model, scope, images, "float64", "cpu"), truth) if not r.ok]
 
 

@@ -26,11 +26,12 @@ def test_float64_is_within_1e_12_at_every_end_point_and_size(name: str) -> None:
     network = named(name)
     weights = random_weights(network)
     model = pytorch_port(network, weights)
-    images = [random_images((1, *size, 3)) for size in SIZES]
-    for value, truth in zip(images, tf_slim.record(network, name, weights, images, "float64"), strict=True):
-        rows = compare(ports.record_pytorch(model, value, "float64", "cpu"), truth)
-        assert [row.name for row in rows] == network.end_points(name)
-        assert_equal(rows)
+    with tf_slim.SlimGraph(network, name, weights, "float64") as graph:
+        for size in SIZES:
+            images = random_images((1, *size, 3))
+            rows = compare(ports.record_pytorch(model, images, "float64", "cpu"), graph.run(images))
+            assert [row.name for row in rows] == network.end_points(name)
+            assert_equal(rows)
 
 
 @pytest.mark.parametrize("name", DEPTHS)
@@ -38,14 +39,15 @@ def test_float32_is_within_tf_slims_own_rounding_at_every_end_point_and_size(nam
     network = named(name)
     weights = random_weights(network)
     model = pytorch_port(network, weights)
-    images = [random_images((1, *size, 3)) for size in SIZES]
-    truths = tf_slim.record(network, name, weights, images, "float64")
-    runs = 3
-    nearby = (copy for value in images for copy in neighbours(value, runs, seed=0))
-    rounded = tf_slim.record(network, name, weights, nearby, "float32")
-    for value, truth in zip(images, truths, strict=True):
-        errors = rounding_errors((next(rounded) for _ in range(runs)), truth)
-        assert_equal(compare(ports.record_pytorch(model, value, "float32", "cpu"), truth, errors))
+    with (
+        tf_slim.SlimGraph(network, name, weights, "float64") as exact,
+        tf_slim.SlimGraph(network, name, weights, "float32") as rounded,
+    ):
+        for size in SIZES:
+            images = random_images((1, *size, 3))
+            truth = exact.run(images)
+            errors = rounding_errors(map(rounded.run, neighbours(images, 4, seed=0)), truth)
+            assert_equal(compare(ports.record_pytorch(model, images, "float32", "cpu"), truth, errors))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,7 @@ def test_arguments_mean_what_they_mean_in_slim(network: spec.ResNetV2, arguments
     weights = random_weights(network)
     model = pytorch_port(network, weights, scope=scope, **arguments)
     images = random_images((2, 33, 46, network.in_channels))
-    truth = next(tf_slim.record(network, scope, weights, [images], "float64", **arguments))
+    truth = tf_slim.record(network, scope, weights, images, "float64", **arguments)
     assert_equal(compare(ports.record_pytorch(model, images, "float64", "cpu"), truth))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -31,53 +31,76 @@ def weights(source: Source) -> tuple[dict[str, Array], str]:
     return source.arrays(), "slimport"
 
 
-def record(
-    network: spec.Network,
-    scope: str,
-    weights: Mapping[str, Array],
-    inputs: Iterable[Array],
-    dtype: str,
-    **arguments: Any,
-) -> Iterator[dict[str, Array]]:
-    """Runs the TF-Slim graph on the CPU, once for each of `inputs`.
+class SlimGraph:
+    """The TF-Slim graph of a network with its weights in, on the CPU; a context manager.
 
     Args:
       network: the description.
       scope: the model's variable scope.
       weights: variables by name relative to the scope.
-      inputs: images [batch, height, width, in_channels].
       dtype: `float32` or `float64`, of the whole graph.
       arguments: `global_pool`, `output_stride`, `spatial_squeeze`.
-
-    Yields:
-      {slim end point name: array [batch, height, width, channels], or [batch, classes] where squeezed}, in slim's
-      order.
 
     Raises:
       ValueError: TF-Slim refuses the arguments.
     """
-    nets = frameworks.import_nets()
-    import tensorflow.compat.v1 as tf
-    import tf_slim as slim
 
-    resnet_utils = import_module(f"{nets.__name__}.resnet_utils")
-    builder = import_module(f"{nets.__name__}.{network.family}")
-    # TensorFlow's fused BatchNorm, what TF-Slim runs in float32, has no float64 kernel.
-    fused = False if dtype == "float64" else None
-    with tf.Graph().as_default(), tf.device("/cpu:0"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        images = tf.placeholder(dtype, (None, None, None, network.in_channels))
-        with slim.arg_scope(resnet_utils.resnet_arg_scope(batch_norm_fused=fused)):
-            _, end_points = builder.build(network, images, is_training=False, scope=scope or "", **arguments)
-        variables = {variable.op.name: variable for variable in tf.global_variables()}
-        with tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session:
-            # A variable's initializer assigns its second input, which is fed with the weights.
-            initializers = {name: variables[spec.scoped(scope, name)].initializer for name in weights}
-            session.run(
-                list(initializers.values()),
-                {initializers[name].inputs[1]: array.astype(dtype) for name, array in weights.items()},
-            )
-            for value in inputs:
-                values = session.run(dict(end_points), {images: value.astype(dtype)})
-                # slim writes the root scope's end points as `/logits`.
-                yield {name.lstrip("/"): values[name] for name in end_points}
+    def __init__(
+        self, network: spec.Network, scope: str, weights: Mapping[str, Array], dtype: str, **arguments: Any
+    ) -> None:
+        nets = frameworks.import_nets()
+        import tensorflow.compat.v1 as tf
+        import tf_slim as slim
+
+        resnet_utils = import_module(f"{nets.__name__}.resnet_utils")
+        builder = import_module(f"{nets.__name__}.{network.family}")
+        # TensorFlow's fused BatchNorm, what TF-Slim runs in float32, has no float64 kernel.
+        fused = False if dtype == "float64" else None
+        self._dtype = dtype
+        graph = tf.Graph()
+        with graph.as_default(), tf.device("/cpu:0"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._images = tf.placeholder(dtype, (None, None, None, network.in_channels))
+            with slim.arg_scope(resnet_utils.resnet_arg_scope(batch_norm_fused=fused)):
+                _, end_points = builder.build(network, self._images, is_training=False, scope=scope or "", **arguments)
+            # slim writes the root scope's end points as `/logits`.
+            self._end_points = {name.lstrip("/"): tensor for name, tensor in end_points.items()}
+            variables = {variable.op.name: variable for variable in tf.global_variables()}
+        self._session = tf.Session(graph=graph, config=tf.ConfigProto(device_count={"GPU": 0}))
+        # A variable's initializer assigns its second input, which is fed with the weights.
+        initializers = {name: variables[spec.scoped(scope, name)].initializer for name in weights}
+        self._session.run(
+            list(initializers.values()),
+            {initializers[name].inputs[1]: array.astype(dtype) for name, array in weights.items()},
+        )
+
+    def run(self, images: Array) -> dict[str, Array]:
+        """{slim end point name: [batch, height, width, channels], or [batch, classes] where squeezed}, in slim's order.
+
+        Args:
+          images: [batch, height, width, in_channels].
+
+        Raises:
+          ValueError: TensorFlow cannot run the network on them.
+        """
+        from tensorflow.errors import OpError
+
+        try:
+            values = self._session.run(self._end_points, {self._images: images.astype(self._dtype)})
+        except OpError as error:
+            raise ValueError(f"TensorFlow: {error.message}") from error
+        return {name: values[name] for name in self._end_points}
+
+    def __enter__(self) -> SlimGraph:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
+
+
+def record(
+    network: spec.Network, scope: str, weights: Mapping[str, Array], images: Array, dtype: str, **arguments: Any
+) -> dict[str, Array]:
+    """The end points of one run; arguments and result as of `SlimGraph`."""
+    with SlimGraph(network, scope, weights, dtype, **arguments) as graph:
+        return graph.run(images)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import numpy as np
 
 from converters import frameworks, models
 from converters.errors import InputError
-from converters.mapping import Array
 from converters.parity import ports, tf_slim
 from converters.parity.compare import Report, compare, neighbours, rounding_errors
 from converters.sources import KERAS_SUFFIXES, PYTORCH_SUFFIXES, PathLike, Source, open_source
@@ -75,17 +74,17 @@ def verify(
         progress(f"reading {opened.path}")
         weights, reader = tf_slim.weights(opened)
 
-        def record(dtype: str, inputs: Iterable[Array]) -> Iterator[dict[str, Array]]:
+        def slim(dtype: str) -> tf_slim.SlimGraph:
             progress(f"running {network.name} in TF-Slim, {dtype}")
-            return tf_slim.record(network, opened.scope, weights, inputs, dtype, **arguments)
+            return tf_slim.SlimGraph(network, opened.scope, weights, dtype, **arguments)
 
+        slim_errors = None
         try:
-            truth = next(record("float64", [images]))
-            slim_errors = (
-                rounding_errors(record("float32", neighbours(images, ROUNDING_RUNS, seed)), truth)
-                if dtype == "float32"
-                else None
-            )
+            with slim("float64") as graph:
+                truth = graph.run(images)
+            if dtype == "float32":
+                with slim("float32") as graph:
+                    slim_errors = rounding_errors(map(graph.run, neighbours(images, ROUNDING_RUNS, seed)), truth)
         except ValueError as error:
             raise InputError(f"{opened.path}: {_first_line(error)}") from error
         progress(f"running {network.name} in {ports.backend_of(target)}, {dtype}")

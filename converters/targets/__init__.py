@@ -48,5 +48,5 @@ def target_of(path: Path, framework: str | None = None) -> Target:
     if framework == "slim":
         return next(target for target in TARGETS if target.framework == "slim")
     suffixes = [target.suffix for target in TARGETS if framework in (None, target.framework)]
-    of = f" of --to {framework}" if framework else ""
-    raise InputError(f"{path}: the name must end in one{of}: {', '.join(suffixes)}")
+    one = f"one of --to {framework}" if framework else "one of"
+    raise InputError(f"{path}: the name must end in {one}: {', '.join(suffixes)}")
