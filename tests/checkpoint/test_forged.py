@@ -196,6 +196,7 @@ def listing(handle: bytes, times: int = 1) -> bytes:
 
 
 TABLES: dict[str, tuple[Callable[[], bytes], str]] = {
+    "a block without restarts": (lambda: index([(b"z", b"xy")]), "it has no restart count"),
     "restarts beyond the block": (
         lambda: index([(b"z", GOOD[:-4] + b"\xff\xff\xff\x7f")]),
         "2147483647 restarts do not fit",
@@ -399,7 +400,7 @@ def test_tensorflow_reads_compressed_blocks_too(tmp_path: Path) -> None:
 
     from .conftest import assert_same, random_array, restore, save_v1, save_v2
 
-    arrays = {f"w{i}": np.tile(random_array("float32", (20,), i), 50) for i in range(9)}
+    arrays = {f"w{i}": np.tile(random_array("float32", (20,), i), 5000) for i in range(9)}
     for path, table in (
         (save_v1(tmp_path / "v1", arrays),) * 2,
         (save_v2(tmp_path / "v2", arrays), tmp_path / "v2.index"),
