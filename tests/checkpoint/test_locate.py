@@ -55,6 +55,7 @@ def test_the_newest_of_a_directory_or_the_step_asked_for(tmp_path: Path) -> None
         manager.save(step)
     key = "v/.ATTRIBUTES/VARIABLE_VALUE"
     assert open_checkpoint(tmp_path)[key] == 30
+    assert open_checkpoint(tmp_path / "checkpoint")[key] == 30
     assert open_checkpoint(tmp_path, step=20)[key] == 20
     assert open_checkpoint(tmp_path / "ckpt", step=10)[key] == 10
     with pytest.raises(CheckpointError, match="no checkpoint of step 40; there are: ckpt-10, ckpt-20, ckpt-30"):
@@ -124,6 +125,7 @@ def test_a_saved_model_and_its_object_graph(tmp_path: Path) -> None:
     module.layer = tf.Module()
     module.layer.kernel = tf.Variable(W, name="resnet/kernel")
     tf.saved_model.save(module, str(tmp_path / "model"))
+    assert set(open_checkpoint(tmp_path / "model" / "saved_model.pb")) == set(open_checkpoint(tmp_path / "model"))
     checkpoint = open_checkpoint(tmp_path / "model")
     key = "layer/kernel/.ATTRIBUTES/VARIABLE_VALUE"
     assert_same(checkpoint[key], W)
