@@ -181,7 +181,7 @@ def newest_of(where: str, state: str) -> str:
     Raises:
       CheckpointError: it names none.
     """
-    found = re.search(r"""^\s*model_checkpoint_path\s*:\s*(["'])((?:[^\\\n]|\\.)*?)\1""", state, re.MULTILINE)
+    found = re.search(r"""^[ \t]*model_checkpoint_path[ \t]*:[ \t]*(["'])((?:[^\\\n]|\\.)*?)\1""", state, re.MULTILINE)
     if not found:
         raise CheckpointError(f"{where}: its 'checkpoint' file names no checkpoint; name the checkpoint itself")
     return _unescaped(found[2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -214,3 +215,12 @@ def test_any_other_path_is_one_line_of_error(source: str, tmp_path: Path, monkey
     with pytest.raises(CheckpointError) as raised:
         open_checkpoint(source)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("filler", ["\n", " ", 'model_checkpoint_path: "', "\\", "model_checkpoint_path:\n"])
+def test_a_checkpoint_file_of_a_megabyte_takes_no_time(filler: str, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").write_text(filler * (2**20 // len(filler)))
+    began = time.perf_counter()
+    with pytest.raises(CheckpointError, match=r"names no checkpoint|which is not there"):
+        open_checkpoint(tmp_path)
+    assert time.perf_counter() - began < 2
