@@ -14,7 +14,8 @@ from converters.errors import CheckpointError
 
 _BESIDE = re.compile(r"(.+?)\.(?:index|meta|data-\d{5}-of-\d{5})", re.DOTALL)
 _V1_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})", re.DOTALL)
-_V1_PATTERN = "-?????-of-?????"
+# How TensorFlow itself names all shards of a V1 checkpoint, in a `checkpoint` file too.
+_V1_PATTERN = re.compile(r"(.+)-\?{5}-of-(\?{5}|\d{5})", re.DOTALL)
 GZIP_MAGIC = b"\x1f\x8b"
 _TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
 # Files that stand for the directory that they are in.
@@ -58,8 +59,10 @@ def locate(source: Path, step: int | None = None) -> Located:
         source = _in_directory(source, step)
     elif step is not None:
         source = source.with_name(f"{_prefix_name(source.name)}-{step}")
-    if source.name.endswith(_V1_PATTERN):
-        source = source.with_name(source.name.removesuffix(_V1_PATTERN))
+    if pattern := _V1_PATTERN.fullmatch(source.name):
+        prefix = source.with_name(pattern[1])
+        if shards := _v1_shards(prefix, pattern[2]):
+            return Located(prefix, shards)
     if index_path(source).is_file():
         if ends_as_table(source):
             index = index_path(source).name
@@ -82,7 +85,7 @@ def locate(source: Path, step: int | None = None) -> Located:
     if source.is_file():
         if shard := _V1_SHARD.fullmatch(source.name):
             prefix = source.with_name(shard[1])
-            return Located(prefix, _v1_shards(prefix))
+            return Located(prefix, _v1_shards(prefix, shard[3]))
         return Located(source, (source,))
     if shards := _v1_shards(source):
         return Located(source, shards)
@@ -155,6 +158,8 @@ def choose(
             raise CheckpointError(f"{where}: no checkpoint of step {step}{_there_are(listed)}")
     elif state is not None:
         newest = newest_of(where, state)
+        if pattern := _V1_PATTERN.fullmatch(newest):
+            newest = pattern[1]
         # By its last part: where it was written is not where it is.
         found = [candidate for candidate in found if Path(candidate.prefix).name == Path(newest).name]
         if not found:
@@ -258,19 +263,23 @@ def _there_are(names: list[str]) -> str:
     return f"; there are: {_listed(names)}" if names else ", nor any other"
 
 
-def _v1_shards(prefix: Path) -> tuple[Path, ...]:
+def _v1_shards(prefix: Path, count: str = "?????") -> tuple[Path, ...]:
+    """The shards of a V1 checkpoint, in order: `count` of them, or however many there are."""
     if not prefix.parent.is_dir():
         return ()
     found = {
         path: match
         for path in prefix.parent.iterdir()
-        if (match := _V1_SHARD.fullmatch(path.name)) and match[1] == prefix.name
+        if (match := _V1_SHARD.fullmatch(path.name)) and match[1] == prefix.name and count in ("?????", match[3])
     }
     if not found:
         return ()
-    counts = {int(match[3]) for match in found.values()}
-    if len(counts) > 1 or {int(match[2]) for match in found.values()} != set(range(*counts)):
+    counts = sorted({match[3] for match in found.values()})
+    if len(counts) > 1:
+        raise several(str(prefix), [f"{prefix.name}-?????-of-{count}" for count in counts], "name one of them")
+    wanted = int(counts[0])
+    if {int(match[2]) for match in found.values()} != set(range(wanted)):
         raise CheckpointError(
-            f"{shown(str(prefix))}: its shards are not all there: found {len(found)} of {max(counts)}; get the others"
+            f"{shown(str(prefix))}: its shards are not all there: found {len(found)} of {wanted}; get the others"
         )
     return tuple(sorted(found))

@@ -48,6 +48,32 @@ def test_a_v1_file_its_graph_and_any_of_its_shards(tmp_path: Path) -> None:
         assert open_checkpoint(source).files == tuple(shards)
 
 
+def test_a_training_run_that_saved_v1_in_shards(tmp_path: Path) -> None:
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        made = v1.get_variable("w", initializer=W)
+        session.run(made.initializer)
+        saver = v1.train.Saver(write_version=v1.train.SaverDef.V1, sharded=True)
+        named = saver.save(session, str(tmp_path / "m"), global_step=5)
+    assert named.endswith("m-5-?????-of-00001")
+    assert holds(named)
+    assert holds(tmp_path)
+    assert holds(tmp_path, step=5)
+    with pytest.raises(CheckpointError, match="no such file"):
+        open_checkpoint(tmp_path / "m-6-?????-of-00001")
+
+
+def test_shards_of_two_saves_under_one_name_are_not_mixed(tmp_path: Path) -> None:
+    save_v1(tmp_path / "s-00000-of-00001", {"w": -W})
+    for i in range(2):
+        save_v1(tmp_path / f"s-{i:05d}-of-00002", {"wv"[i]: W})
+    with pytest.raises(CheckpointError, match=r"2 checkpoints: s-\?{5}-of-00001, s-\?{5}-of-00002; name one"):
+        open_checkpoint(tmp_path / "s")
+    assert holds(tmp_path / "s-?????-of-00002")
+    assert holds(tmp_path / "s-00001-of-00002")
+    assert holds(tmp_path / "s-00000-of-00001", -W)
+
+
 def test_the_newest_of_a_directory_or_the_step_asked_for(tmp_path: Path) -> None:
     model = tf.train.Checkpoint(v=tf.Variable(1.0))
     manager = tf.train.CheckpointManager(model, str(tmp_path), max_to_keep=3)
