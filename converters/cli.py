@@ -234,6 +234,7 @@ def _report_text(report: Report) -> str:
     lines = [title + (f" {'TF-Slim':>9} {'ratio':>6}" if float32 else "")]
     for row in report.rows:
         lines.append(_row_text(row, width) + ("" if row.ok else click.style("  DIFFERS", fg="red", bold=True)))
+        lines += [f"  {click.style('DIFFERS', fg='red', bold=True)}: {name}" for name in report.variables_of(row)]
     worst = report.worst
     limit = "1.5 times TF-Slim's own float32 rounding, plus 1e-07" if float32 else f"{worst.limit:.0e}"
     height, width_ = report.input_shape[1:3]
@@ -243,14 +244,16 @@ def _report_text(report: Report) -> str:
         f"batch {report.input_shape[0]} of {height}x{width_}; weights of the reference read by {report.reader}",
         f"worst: {worst.name}: rel_l2 {worst.rel_l2:.2e}, limit {worst.limit:.2e}",
     ]
-    first = report.first_difference
-    if first is None:
+    if report.weights_compared:
+        same = report.weights_compared - len(report.weights_different)
+        lines.append(f"weights: {same} of {report.weights_compared} variables are the source's, bit for bit")
+    if report.ok:
         verdict = click.style("equal", fg="green", bold=True)
         lines.append(f"{verdict}: all {len(report.rows)} end points within {limit}")
     else:
         count = sum(not row.ok for row in report.rows)
         verdict = click.style("DIFFERENT", fg="red", bold=True)
-        lines.append(f"{verdict}: {count} of {len(report.rows)} end points, the first is {first.name}")
+        lines.append(f"{verdict}: {count} of {len(report.rows)} end points; it begins at {report.first_difference}")
     return "\n".join(lines)
 
 

@@ -14,7 +14,7 @@ from conftest import DEPTHS, ROOT, SMALL, named, random_images, random_weights
 
 from converters import convert, frameworks, load_keras, mapping, verify
 from converters.parity import ports, tf_slim
-from converters.parity.compare import compare, neighbours, rounding_errors
+from converters.parity.compare import compare, compare_float32, neighbours
 from slimport import spec
 
 frameworks.import_keras()
@@ -56,8 +56,8 @@ def test_float32_is_within_tf_slims_own_rounding_at_every_end_point() -> None:
         for size in SIZES:
             images = random_images((1, *size, 3))
             truth = exact.run(images)
-            errors = rounding_errors(map(rounded.run, neighbours(images, 4, seed=0)), truth)
-            rows = compare(ports.record_keras(model, network.name, images, "float32", "cpu"), truth, errors)
+            port = ports.record_keras(model, network.name, images, "float32", "cpu")
+            rows = compare_float32(port, truth, map(rounded.run, neighbours(images, 16, seed=0)))
             assert not [row for row in rows if not row.ok]
 
 
@@ -89,7 +89,7 @@ def test_layers_are_stock() -> None:
 
 def test_end_points_takes_its_scope_from_the_models_name() -> None:
     model = slimport.keras.resnet_v2(SMALL.blocks, 7, scope="a/net")
-    assert set(slimport.keras.end_points(model).output_names) == set(SMALL.end_points("a/net"))
+    assert set(slimport.keras.end_points(model)(random_images((1, 40, 40, 3)))) == set(SMALL.end_points("a/net"))
 
 
 LOAD_ALONE = """
@@ -147,7 +147,7 @@ def test_float64_is_refused_where_keras_computes_in_float32(slimport: Any, small
 
 
 def test_a_float64_checkpoint_keeps_its_precision(tmp_path: Path) -> None:
-    from converters import write_checkpoint
+    from converters.checkpoint import write_checkpoint
 
     weights = {f"net/{name}": array.astype(np.float64) / 3 for name, array in random_weights(SMALL).items()}
     write_checkpoint(tmp_path / "c", weights)
