@@ -11,23 +11,56 @@ import os
 from pathlib import Path
 
 from converters.checkpoint.bundle import BundleCheckpoint
-from converters.checkpoint.locate import locate
+from converters.checkpoint.locate import Located, is_archive, locate
+from converters.checkpoint.mapped import reason
+from converters.checkpoint.messages import shown
+from converters.checkpoint.object_graph import full_names, object_graph
 from converters.checkpoint.reader import Checkpoint, Variable
 from converters.checkpoint.v1 import V1Checkpoint
 from converters.checkpoint.writer import write_checkpoint
+from converters.errors import CheckpointError
 
-__all__ = ["Checkpoint", "Variable", "open_checkpoint", "write_checkpoint"]
+__all__ = ["Checkpoint", "Variable", "full_names", "object_graph", "open_checkpoint", "write_checkpoint"]
 
 
-def open_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
+def open_checkpoint(source: str | os.PathLike[str], step: int | None = None) -> Checkpoint:
     """Opens a checkpoint; reads its index, and no tensor.
 
     Args:
       source: a V1 file, a prefix, any file of a V2 or sharded V1 checkpoint, the `.meta` beside one, a directory with a
-        `checkpoint` file, or a SavedModel directory.
+        `checkpoint` file or with one checkpoint, a SavedModel directory, or a `.tar` or `.tar.gz` with one in it.
+      step: which checkpoint of a training run, PREFIX-STEP; None is the newest.
 
     Raises:
-      CheckpointError: there is none, or it is damaged.
+      CheckpointError: there is none, there are several, or it is damaged.
     """
-    path, v1_files = locate(Path(source))
-    return V1Checkpoint(path, v1_files) if v1_files else BundleCheckpoint(path)
+    path = Path(source)
+    try:
+        return _in_archive(path, step) if is_archive(path) else _open(locate(path, step))
+    except (OSError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{shown(str(path))}: cannot be read: {reason(error)}") from error
+
+
+def _open(located: Located, archive: str | None = None) -> Checkpoint:
+    def label(path: Path) -> str:
+        return shown(str(path)) if archive is None else f"{archive}: {shown(path.name)}"
+
+    if located.v1_files:
+        return V1Checkpoint(located.path, located.v1_files, label)
+    return BundleCheckpoint(located.path, label)
+
+
+def _in_archive(path: Path, step: int | None) -> Checkpoint:
+    # Here, since most checkpoints are in no archive, and the modules for them take a while to import.
+    from converters.checkpoint import archive
+
+    folder, prefix = archive.unpack(path, step)
+    try:
+        checkpoint = _open(locate(Path(folder.name) / prefix), shown(str(path)))
+    except BaseException:
+        folder.cleanup()
+        raise
+    checkpoint.on_close(folder.cleanup)
+    return checkpoint

@@ -5,8 +5,11 @@ Sources: tensorflow/core/util/tensor_bundle/tensor_bundle.cc; tensorflow/core/pr
 
 from __future__ import annotations
 
+import math
 import struct
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,16 @@ import crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.checkpoint import dtypes, protos, wire
+from converters.checkpoint import dtypes, protos, slices, wire
 from converters.checkpoint.mapped import MappedFile
+from converters.checkpoint.messages import shown
 from converters.checkpoint.ordered_code import Extents, slice_key
-from converters.checkpoint.reader import Checkpoint, Variable, assemble, element_count, slice_shape
-from converters.checkpoint.table import Table, mask
+from converters.checkpoint.reader import Checkpoint, Variable
+from converters.checkpoint.table import RESTART_INTERVAL, Table, mask
 from converters.errors import CheckpointError
+
+_MAX_SHARDS = 99_999
+_SHAPE, _CRC, _SLICES = 2, 6, 7
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,11 @@ class Entry:
     crc: int
     slices: tuple[Extents, ...]
 
+    @property
+    def end(self) -> int:
+        """Where the tensor's bytes end in the shard."""
+        return self.offset + self.size
+
 
 def data_path(prefix: Path, shard: int, shards: int) -> Path:
     """The file of a shard."""
@@ -45,121 +57,175 @@ def index_path(prefix: Path) -> Path:
     return prefix.with_name(f"{prefix.name}.index")
 
 
+def _shard_count(label: str, header: memoryview | None) -> int:
+    """Reads BundleHeaderProto, the entry with the empty key, and refuses what would be misread.
+
+    Raises:
+      CheckpointError: there is none, or it is damaged, of a newer version or of a big-endian machine.
+    """
+    if header is None:
+        raise CheckpointError(f"{label}: a table, but not the index of a checkpoint: it has no header")
+    try:
+        found = wire.single_fields(header)
+        shards, endianness = (wire.number(found.get(field, 0)) for field in (1, 2))
+        protos.check_version(wire.message(found.get(3, memoryview(b""))))
+        if not 0 < shards <= _MAX_SHARDS:
+            raise wire.WireError(f"{shards} shards")
+    except wire.WireError as error:
+        raise CheckpointError(f"{label}: damaged header: {error}") from error
+    if endianness != 0:
+        raise CheckpointError(
+            f"{label}: written on a big-endian machine, which slimport does not read; load and save it with TensorFlow"
+        )
+    return shards
+
+
 class BundleCheckpoint(Checkpoint):
-    """A V2 checkpoint."""
+    """A V2 checkpoint.
+
+    Everything that the index claims is checked when it is opened: against the shape, against the shards' sizes, and
+    against the other entries. What is left for later is the checksum of each tensor's bytes.
+    """
 
     format = "v2"
 
-    def __init__(self, prefix: Path) -> None:
-        index = MappedFile(index_path(prefix))
-        entries = dict(Table(index.path, index.view))
-        header = entries.pop(b"", None)
-        if header is None:
-            raise CheckpointError(f"{index.path}: a table, but not the index of a checkpoint: it has no header")
-        self._index = index.path
-        self._entries: dict[str, Entry] = {}
-        self._slices: dict[bytes, memoryview] = {}
+    def __init__(self, prefix: Path, label: Callable[[Path], str]) -> None:
+        index = MappedFile(index_path(prefix), label(index_path(prefix)))
+        table = Table(index.label, index.view)
+        values = dict(table)
+        self._label = index.label
+        shards = _shard_count(index.label, values.pop(b"", None))
+        self._entries = {key: _entry(index.label, key, value, shards) for key, value in values.items()}
+        used = sorted({entry.shard for entry in self._entries.values() if not entry.slices})
+        self._shards = {
+            shard: MappedFile(path, label(path)) for shard in used for path in (data_path(prefix, shard, shards),)
+        }
+        pieces: set[bytes] = set()
         variables = []
-        shards = _shard_count(index.path, header)
-        for key, value in entries.items():
-            # The key of a slice begins with an encoded 0; no tensor's name does.
-            if key.startswith(b"\x00"):
-                self._slices[key] = value
-                continue
-            try:
-                name = key.decode()
-            except UnicodeDecodeError as error:
-                raise CheckpointError(f"{index.path}: the name {key!r} is not UTF-8") from error
-            entry = self._entries[name] = _entry(index.path, name, value, shards)
-            variables.append(Variable(name, entry.shape, dtypes.numpy_dtype(entry.dtype, f"{index.path}: {name}")))
-        used = {entry.shard for entry in self._entries.values()}
-        used |= {_entry(index.path, "a slice", value, shards).shard for value in self._slices.values()}
-        self._shard_count = shards
-        self._shards = {shard: MappedFile(data_path(prefix, shard, shards)) for shard in sorted(used)}
+        for key, entry in self._entries.items():
+            pieces.update(self._slice_keys(key, entry, len(index.view)))
+            self._check(key, entry)
+        self._check_overlaps()
+        for key, entry in self._entries.items():
+            if key not in pieces:
+                where = f"{index.label}: {_shown(key)}"
+                try:
+                    name = key.decode()
+                except UnicodeDecodeError as error:
+                    raise CheckpointError(f"{where}: the name is not UTF-8") from error
+                variables.append(Variable(name, entry.shape, dtypes.numpy_dtype(entry.dtype, where)))
         super().__init__(prefix, variables, [index, *self._shards.values()])
 
+    def _slice_keys(self, key: bytes, entry: Entry, index_size: int) -> Iterable[bytes]:
+        """The keys of a partitioned variable's slices."""
+        # Each key holds the name, and shares it with at most so many others: more slices than this are not there.
+        if len(entry.slices) * len(key) > RESTART_INTERVAL * index_size:
+            raise CheckpointError(f"{self._label}: {_shown(key)} claims {len(entry.slices)} slices")
+        return (slice_key(key, extents) for extents in entry.slices)
+
+    def _check(self, key: bytes, entry: Entry) -> None:
+        """Checks an entry against its shard's size, and its size against its shape."""
+        try:
+            if entry.slices:
+                slices.check_cover(entry.shape, entry.slices)
+                return
+        except slices.SliceError as error:
+            raise CheckpointError(f"{self._label}: {_shown(key)}: {error}") from error
+        file = self._shards[entry.shard]
+        size = file.size()
+        where = f"{file.label}: {_shown(key)} at offset {entry.offset}"
+        # A shard that is missing is named when it is needed: what a checkpoint holds, its index alone tells.
+        if size is not None and entry.end > size:
+            raise CheckpointError(
+                f"{where}: needs {entry.size} bytes, and the file has only {size}: it is cut off; get it again"
+            )
+        dtype = dtypes.numpy_dtype(entry.dtype, where)
+        count = math.prod(entry.shape)
+        if dtype.kind == "O":
+            # A string takes a byte of length at least.
+            if count > entry.size:
+                raise CheckpointError(f"{where}: {entry.size} bytes do not hold {count} strings")
+        elif dtype != dtypes.UNREADABLE and count * dtype.itemsize != entry.size:
+            raise CheckpointError(f"{where}: {entry.size} bytes do not hold {dtype} of shape {list(entry.shape)}")
+
+    def _check_overlaps(self) -> None:
+        """No two tensors share bytes. TensorFlow writes no such file; one that does is forged."""
+        placed = sorted((e.shard, e.offset, e.end, key) for key, e in self._entries.items() if e.size and not e.slices)
+        for (shard, _, end, key), (next_shard, offset, _, next_key) in pairwise(placed):
+            if shard == next_shard and offset < end:
+                raise CheckpointError(
+                    f"{self._label}: {_shown(next_key)} at offset {offset} overlaps {_shown(key)}, which ends at {end}"
+                )
+
     def _read(self, variable: Variable) -> NDArray[Any]:
-        entry = self._entries[variable.name]
+        key = variable.name.encode()
+        entry = self._entries[key]
         if not entry.slices:
             return self._read_entry(variable, entry)
-        pieces: list[tuple[Extents, NDArray[Any]]] = []
-        where = f"{self._index}: {variable.name}"
+        where = f"{self._label}: {shown(variable.name)}"
+        pieces: list[tuple[Extents, Entry]] = []
+        # Whether all slices are there, before the whole is allocated.
         for extents in entry.slices:
-            value = self._slices.get(slice_key(variable.name, extents))
-            if value is None:
+            piece = self._entries.get(slice_key(key, extents))
+            if piece is None:
                 raise CheckpointError(f"{where}: the index lists a slice of it, but does not hold it")
-            piece = _entry(self._index, variable.name, value, self._shard_count)
-            try:
-                shape = slice_shape(variable.shape, extents)
-            except ValueError as error:
-                raise CheckpointError(f"{where}: {error}") from error
-            if piece.shape != shape or piece.dtype != entry.dtype:
+            shape = slices.slice_shape(variable.shape, extents)
+            if piece.shape != shape or piece.dtype != entry.dtype or piece.slices:
                 raise CheckpointError(f"{where}: a slice of shape {list(piece.shape)} where {list(shape)} should be")
-            pieces.append((extents, self._read_entry(variable, piece)))
-        # Before the whole is allocated: what it needs was read, and so is there.
-        if sum(piece.size for _, piece in pieces) != element_count(variable.shape):
-            raise CheckpointError(f"{where}: its slices do not cover the shape {list(variable.shape)} once")
-        return assemble(where, variable, pieces)
+            pieces.append((extents, piece))
+        try:
+            return slices.assemble(
+                variable.shape,
+                variable.dtype,
+                ((extents, self._read_entry(variable, piece)) for extents, piece in pieces),
+            )
+        except slices.SliceError as error:
+            raise CheckpointError(f"{where}: {error}") from error
 
     def _read_entry(self, variable: Variable, entry: Entry) -> NDArray[Any]:
         file = self._shards[entry.shard]
-        where = f"{file.path}: {variable.name} at offset {entry.offset}"
-        view = file.view
-        if entry.offset + entry.size > len(view):
-            raise CheckpointError(
-                f"{where}: needs {entry.size} bytes, and the file has only {len(view)}: it is cut off; get it again"
-            )
-        data = view[entry.offset : entry.offset + entry.size]
+        where = f"{file.label}: {shown(variable.name)} at offset {entry.offset}"
+        data = file.view[entry.offset : entry.end]
+        if len(data) != entry.size:
+            raise CheckpointError(f"{where}: the file has become shorter since it was opened")
         if variable.dtype.kind == "O":
             return _strings(where, data, entry)
-        count = element_count(entry.shape)
-        if count * variable.dtype.itemsize != entry.size:
-            raise CheckpointError(
-                f"{where}: {entry.size} bytes do not hold {variable.dtype} of shape {list(entry.shape)}"
-            )
         if mask(crc32c.crc32c(data)) != entry.crc:
             raise CheckpointError(f"{where}: damaged: its checksum does not match; get the file again")
         return np.frombuffer(data, variable.dtype).reshape(entry.shape)
 
 
-def _shard_count(path: Path, header: memoryview) -> int:
-    """Reads BundleHeaderProto, and refuses what would be misread."""
-    shards = endianness = 0
-    try:
-        for field, _, value in wire.fields(header):
-            if field == 1:
-                shards = wire.number(value)
-            elif field == 2:
-                endianness = wire.number(value)
-    except wire.WireError as error:
-        raise CheckpointError(f"{path}: damaged header: {error}") from error
-    if endianness != 0:
-        raise CheckpointError(f"{path}: written on a big-endian machine, which slimport does not read")
-    if not 0 < shards < 100_000:
-        raise CheckpointError(f"{path}: damaged header: {shards} shards")
-    return shards
+def _shown(key: bytes) -> str:
+    return shown(key.decode(errors="backslashreplace"))
 
 
-def _entry(path: Path, name: str, buffer: memoryview, shards: int) -> Entry:
-    numbers = dict.fromkeys((1, 3, 4, 5), 0)
-    shape: tuple[int, ...] = ()
-    crc = 0
-    slices = []
+def _entry(label: str, key: bytes, buffer: memoryview, shards: int) -> Entry:
+    single: dict[int, wire.Value] = {}
+    cut: list[Extents] = []
     try:
         for field, _, value in wire.fields(buffer):
-            if field in numbers:
-                numbers[field] = wire.number(value)
-            elif field == 2:
-                shape = protos.shape(wire.message(value))
-            elif field == 6:
-                (crc,) = struct.unpack("<I", wire.message(value))
-            elif field == 7:
-                slices.append(protos.extents(wire.message(value)))
-        if numbers[3] >= shards:
-            raise wire.WireError(f"shard {numbers[3]} of {shards}")
-    except (wire.WireError, struct.error) as error:
-        raise CheckpointError(f"{path}: damaged entry of {name}: {error}") from error
-    return Entry(numbers[1], shape, numbers[3], numbers[4], numbers[5], crc, tuple(slices))
+            if field == _SLICES:
+                cut.append(protos.extents(wire.message(value)))
+            elif field in single:
+                raise wire.WireError(f"field {field} is there twice")
+            else:
+                single[field] = value
+        dtype, shard, offset, size = (wire.number(single.get(field, 0)) for field in (1, 3, 4, 5))
+        shape = protos.shape(wire.message(single.get(_SHAPE, memoryview(b""))))
+        crc = _fixed32(single)
+        if shard >= shards:
+            raise wire.WireError(f"shard {shard} of {shards}")
+    except wire.WireError as error:
+        raise CheckpointError(f"{label}: damaged entry of {_shown(key)}: {error}") from error
+    return Entry(dtype, shape, shard, offset, size, crc, tuple(cut))
+
+
+def _fixed32(single: Mapping[int, wire.Value]) -> int:
+    """The checksum of an entry; 0 where it is left out, as protobuf does with a 0."""
+    stored = wire.message(single.get(_CRC, memoryview(bytes(4))))
+    if len(stored) != 4:
+        raise wire.WireError("a checksum that is not of 4 bytes")
+    return int.from_bytes(stored, "little")
 
 
 def _strings(where: str, data: memoryview, entry: Entry) -> NDArray[Any]:
@@ -167,17 +233,13 @@ def _strings(where: str, data: memoryview, entry: Entry) -> NDArray[Any]:
 
     The checksums cover the lengths as fixed-size integers, not as the varints that are stored.
     """
-    count = element_count(entry.shape)
-    # A length takes at least one byte: this bounds what is allocated.
-    if count > entry.size:
-        raise CheckpointError(f"{where}: {entry.size} bytes do not hold {count} strings")
-    strings = np.empty(count, object)
+    strings = np.empty(math.prod(entry.shape), object)
     try:
-        offset, lengths, crc = 0, [], 0
-        for _ in range(count):
+        offset, lengths = 0, []
+        for _ in range(len(strings)):
             length, offset = wire.varint(data, offset)
             lengths.append(length)
-            crc = crc32c.crc32c(struct.pack("<I" if length <= 0xFFFFFFFF else "<Q", length), crc)
+        crc = crc32c.crc32c(b"".join(struct.pack("<I" if n <= 0xFFFFFFFF else "<Q", n) for n in lengths))
         stored = bytes(data[offset : offset + 4])
         offset += 4
         if len(stored) != 4 or mask(crc) != int.from_bytes(stored, "little"):
@@ -186,9 +248,9 @@ def _strings(where: str, data: memoryview, entry: Entry) -> NDArray[Any]:
             raise wire.WireError("its strings do not fill its bytes")
         if mask(crc32c.crc32c(data[offset:], crc32c.crc32c(stored, crc))) != entry.crc:
             raise wire.WireError("its checksum does not match")
-        for index, length in enumerate(lengths):
-            strings[index] = bytes(data[offset : offset + length])
-            offset += length
     except wire.WireError as error:
         raise CheckpointError(f"{where}: damaged: {error}; get the file again") from error
+    for index, length in enumerate(lengths):
+        strings[index] = bytes(data[offset : offset + length])
+        offset += length
     return strings.reshape(entry.shape)

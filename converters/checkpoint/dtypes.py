@@ -9,7 +9,6 @@ import numpy as np
 from converters.errors import CheckpointError
 
 STRING = 7
-_BFLOAT16 = 14
 _NUMPY = {
     1: "float32",
     2: "float64",
@@ -27,28 +26,46 @@ _NUMPY = {
     22: "uint32",
     23: "uint64",
 }
-_TENSORFLOW = {name: number for number, name in _NUMPY.items()} | {"bfloat16": _BFLOAT16}
+# Not NumPy's own; ml_dtypes registers them under these names.
+_ML_DTYPES = {
+    14: "bfloat16",
+    24: "float8_e5m2",
+    25: "float8_e4m3fn",
+    26: "float8_e4m3fnuz",
+    27: "float8_e4m3b11fnuz",
+    28: "float8_e5m2fnuz",
+    29: "int4",
+    30: "uint4",
+    31: "int2",
+    32: "uint2",
+    33: "float4_e2m1fn",
+}
+_TENSORFLOW = {name: number for number, name in (_NUMPY | _ML_DTYPES).items()}
 # Quantized types are stored, and read, as the integers that hold them.
 _QUANTIZED = {11: "int8", 12: "uint8", 13: "int32", 15: "int16", 16: "uint16"}
 
+# Of a variant (the state of a dataset's iterator, say), a resource, or a type that is newer than this list: such a
+# variable is listed, and refused when it is read, so that those beside it stay within reach.
+UNREADABLE: np.dtype[Any] = np.dtype("V")
+
 
 def numpy_dtype(number: int, where: str) -> np.dtype[Any]:
-    """The NumPy dtype of a TensorFlow dtype, little-endian; object for strings.
+    """The NumPy dtype of a TensorFlow dtype: object for strings, `UNREADABLE` for what no array can hold.
 
     Raises:
-      CheckpointError: slimport reads no such dtype, or bfloat16's package is missing. `where` says of what.
+      CheckpointError: ml_dtypes is needed and missing. `where` says of what.
     """
-    if number == _BFLOAT16:
+    if number in _ML_DTYPES:
+        name = _ML_DTYPES[number]
         try:
             import ml_dtypes
-        except ModuleNotFoundError as error:
-            raise CheckpointError(f"{where} is bfloat16: pip install 'slimport[bfloat16]'") from error
-        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-        return bfloat16
-    name = _NUMPY.get(number) or _QUANTIZED.get(number)
-    if name is None:
-        raise CheckpointError(f"{where} has TensorFlow's dtype number {number}, which slimport does not read")
-    return np.dtype(name)
+
+            extension: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+        except (ModuleNotFoundError, AttributeError) as error:
+            raise CheckpointError(f"{where} is {name}: pip install --upgrade 'slimport[bfloat16]'") from error
+        return extension
+    known = _NUMPY.get(number) or _QUANTIZED.get(number)
+    return UNREADABLE if known is None else np.dtype(known)
 
 
 def tensorflow_dtype(dtype: np.dtype[Any], where: str) -> int:

@@ -3,75 +3,267 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from converters.checkpoint.bundle import index_path
+from converters.checkpoint.messages import shown
+from converters.checkpoint.table import MAGIC
 from converters.errors import CheckpointError
 
-_BESIDE = re.compile(r"(.+?)\.(?:index|meta|data-\d{5}-of-\d{5})")
-_V1_SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}")
+_BESIDE = re.compile(r"(.+?)\.(?:index|meta|data-\d{5}-of-\d{5})", re.DOTALL)
+_V1_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})", re.DOTALL)
+_V1_PATTERN = "-?????-of-?????"
+GZIP_MAGIC = b"\x1f\x8b"
+_TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
+# Of a `checkpoint` file, a short text.
+_LARGEST_STATE = 16 << 20
+_LISTED = 10
 
 
-def locate(source: Path) -> tuple[Path, list[Path]]:
-    """The checkpoint that `source` means: its prefix or file, and V1's files; none for V2.
+@dataclass(frozen=True)
+class Located:
+    """A checkpoint: the V1 file, or the prefix; `v1_files` is empty for V2."""
+
+    path: Path
+    v1_files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A checkpoint among files: its prefix and its files, by name."""
+
+    prefix: str
+    format: str
+    files: tuple[str, ...]
+
+
+def locate(source: Path, step: int | None = None) -> Located:
+    """The checkpoint that `source` means.
 
     Args:
-      source: a V1 file, a prefix, any file of a V2 or sharded V1 checkpoint, the `.meta` beside one, a directory with a
-        `checkpoint` file, or a SavedModel directory.
+      source: a V1 file, a prefix, any file of a V2 or sharded V1 checkpoint, the `.meta` beside one, or a directory:
+        with a `checkpoint` file, of a SavedModel, or with one checkpoint in it.
+      step: which of a training run's checkpoints, PREFIX-STEP; None is the newest.
 
     Raises:
-      CheckpointError: there is no checkpoint.
+      CheckpointError: there is no checkpoint, or more than one.
     """
     if source.is_dir():
-        source = _in_directory(source)
+        source = _in_directory(source, step)
+    elif step is not None:
+        source = source.with_name(f"{_prefix_name(source.name)}-{step}")
+    if source.name.endswith(_V1_PATTERN):
+        source = source.with_name(source.name.removesuffix(_V1_PATTERN))
     if index_path(source).is_file():
-        return source, []
+        if ends_as_table(source):
+            index = index_path(source).name
+            raise several(
+                str(source), [source.name, index], f"name {shown(index)} for the V2 one; move it away for the V1 one"
+            )
+        return Located(source)
     if beside := _BESIDE.fullmatch(source.name):
         prefix = source.with_name(beside[1])
         if index_path(prefix).is_file():
-            return prefix, []
-        if prefix.is_file():
-            return prefix, [prefix]
+            return Located(prefix)
+        if ends_as_table(prefix):
+            return Located(prefix, (prefix,))
+        if shards := _v1_shards(prefix):
+            return Located(prefix, shards)
         if source.is_file():
-            raise CheckpointError(f"{source}: the index beside it, {index_path(prefix).name}, is missing")
+            raise CheckpointError(
+                f"{shown(str(source))}: {shown(index_path(prefix).name)} is not beside it; get that too"
+            )
     if source.is_file():
         if shard := _V1_SHARD.fullmatch(source.name):
             prefix = source.with_name(shard[1])
-            return prefix, _v1_shards(prefix)
-        return source, [source]
+            return Located(prefix, _v1_shards(prefix))
+        return Located(source, (source,))
     if shards := _v1_shards(source):
-        return source, shards
-    raise CheckpointError(f"{source}: no such file, and no checkpoint of this prefix")
+        return Located(source, shards)
+    raise CheckpointError(f"{shown(str(source))}: no such file, and no checkpoint of this prefix{_near(source)}")
 
 
-def _in_directory(directory: Path) -> Path:
-    state = directory / "checkpoint"
-    if state.is_file():
-        # CheckpointState, a text message: its first field is the newest checkpoint, relative or where it was written.
-        found = re.search(r'^model_checkpoint_path:\s*"((?:[^"\\]|\\.)*)"', state.read_text(errors="replace"), re.M)
+def ends_as_table(path: Path) -> bool:
+    """Whether a file ends as a table does, which a V1 checkpoint and an index are."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            file.seek(-len(MAGIC), 2)
+            return file.read() == MAGIC
+    except OSError:
+        return False
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is a tar or a gzip file, by how it begins. No other file of a checkpoint begins so."""
+    if not path.is_file() or _BESIDE.fullmatch(path.name) or ends_as_table(path):
+        return False
+    with path.open("rb") as file:
+        begins = file.read(_TAR_MAGIC_AT + len(_TAR_MAGIC))
+    return begins.startswith(GZIP_MAGIC) or begins[_TAR_MAGIC_AT:] == _TAR_MAGIC
+
+
+def candidates(tables: Iterable[str], names: Iterable[str]) -> list[Candidate]:
+    """The checkpoints among files.
+
+    Args:
+      tables: the names of those files that end as a table does.
+      names: the names of all.
+    """
+    files: dict[tuple[str, str], list[str]] = {}
+    for name in sorted(tables):
+        if beside := _BESIDE.fullmatch(name):
+            if name.endswith(".index"):
+                files[beside[1], "v2"] = [name]
+        elif shard := _V1_SHARD.fullmatch(name):
+            files.setdefault((shard[1], "v1"), []).append(name)
+        else:
+            files[name, "v1"] = [name]
+    for name in sorted(names):
+        beside = _BESIDE.fullmatch(name)
+        if beside and (beside[1], "v2") in files and not name.endswith((".index", ".meta")):
+            files[beside[1], "v2"].append(name)
+    return [Candidate(prefix, file_format, tuple(found)) for (prefix, file_format), found in sorted(files.items())]
+
+
+def choose(where: str, found: list[Candidate], state: str | None, step: int | None) -> Candidate:
+    """The candidate that is meant.
+
+    Args:
+      where: what errors call the directory or archive.
+      found: the checkpoints there.
+      state: the text of the `checkpoint` file; None where there is none.
+      step: the one asked for; None is the newest that `state` names, or the only one.
+
+    Raises:
+      CheckpointError: none is, or more than one.
+    """
+    listed = [candidate.prefix for candidate in found]
+    if step is not None:
+        found = [candidate for candidate in found if candidate.prefix.endswith(f"-{step}")]
         if not found:
-            raise CheckpointError(f"{state}: names no checkpoint")
-        named = Path(re.sub(r"\\(.)", r"\1", found[1]))
-        if named.is_absolute() and not index_path(named).is_file() and not named.is_file():
-            # The directory has moved since.
-            named = Path(named.name)
-        return directory / named
-    variables = directory / "variables" / "variables"
-    if index_path(variables).is_file():
-        return variables
-    raise CheckpointError(
-        f"{directory}: a directory without a checkpoint: no 'checkpoint' file and no SavedModel's variables in it"
-    )
-
-
-def _v1_shards(prefix: Path) -> list[Path]:
-    if not prefix.parent.is_dir():
-        return []
-    pattern = re.compile(re.escape(prefix.name) + r"-(\d{5})-of-(\d{5})")
-    found = {path: match for path in prefix.parent.iterdir() if (match := pattern.fullmatch(path.name))}
+            raise CheckpointError(f"{where}: no checkpoint of step {step}{_there_are(listed)}")
+    elif state is not None:
+        newest = newest_of(where, state)
+        # By its last part: where it was written is not where it is.
+        found = [candidate for candidate in found if Path(candidate.prefix).name == Path(newest).name]
+        if not found:
+            raise CheckpointError(
+                f"{where}: its 'checkpoint' file names {shown(newest)}, which is not there{_there_are(listed)}"
+            )
     if not found:
-        return []
-    counts = {int(match[2]) for match in found.values()}
-    if len(counts) > 1 or {int(match[1]) for match in found.values()} != set(range(*counts)):
-        raise CheckpointError(f"{prefix}: its shards are not all there: found {len(found)} of {max(counts)}")
-    return sorted(found)
+        raise CheckpointError(f"{where}: no checkpoint in it")
+    if len(found) > 1:
+        raise several(where, [candidate.prefix for candidate in found], "name one of them")
+    return found[0]
+
+
+def several(where: str, names: list[str], what_to_do: str) -> CheckpointError:
+    """More than one checkpoint could be meant."""
+    return CheckpointError(f"{shown(where)}: {len(names)} checkpoints: {_listed(names)}; {what_to_do}")
+
+
+def newest_of(where: str, state: str) -> str:
+    """The newest checkpoint's path by a `checkpoint` file, a CheckpointState in protobuf's text format.
+
+    Source: tensorflow/python/training/checkpoint_state.proto.
+
+    Raises:
+      CheckpointError: it names none.
+    """
+    found = re.search(r"""^\s*model_checkpoint_path\s*:\s*(["'])((?:[^\\\n]|\\.)*?)\1""", state, re.MULTILINE)
+    if not found:
+        raise CheckpointError(f"{where}: its 'checkpoint' file names no checkpoint; name the checkpoint itself")
+    return _unescaped(found[2])
+
+
+def _in_directory(directory: Path, step: int | None) -> Path:
+    where = shown(str(directory))
+    state = directory / "checkpoint"
+    text = _state_text(state) if state.is_file() and not ends_as_table(state) else None
+    if text is not None and step is None:
+        named = Path(newest_of(where, text))
+        # Relative to the directory, or absolute; and then the directory can have moved since.
+        for path in (directory / named, directory / named.name):
+            if index_path(path).is_file() or path.is_file() or _v1_shards(path):
+                return path
+    if text is None and index_path(directory / "variables" / "variables").is_file():
+        return directory / "variables" / "variables"
+    names = [path.name for path in directory.iterdir()]
+    tables = [name for name in names if ends_as_table(directory / name)]
+    try:
+        return directory / choose(where, candidates(tables, names), text, step).prefix
+    except CheckpointError:
+        if names and not tables and text is None and step is None:
+            raise CheckpointError(
+                f"{where}: a directory without a checkpoint: no 'checkpoint' file, no checkpoint and no SavedModel's "
+                "variables in it"
+            ) from None
+        raise
+
+
+def _state_text(state: Path) -> str:
+    with state.open("rb") as file:
+        return file.read(_LARGEST_STATE).decode(errors="replace")
+
+
+def _unescaped(text: str) -> str:
+    """C escapes, of bytes: protobuf writes a letter beyond ASCII as octal escapes of its UTF-8."""
+    simple: Mapping[str, bytes] = {"n": b"\n", "r": b"\r", "t": b"\t"}
+
+    def byte(escape: re.Match[str]) -> str:
+        code = escape[1]
+        if code[0] in "01234567":
+            found = bytes([int(code, 8) & 0xFF])
+        elif code[0] in "xX" and len(code) > 1:
+            found = bytes([int(code[1:], 16)])
+        else:
+            found = simple.get(code, code.encode())
+        return found.decode("latin-1")
+
+    raw = re.sub(r"\\([0-7]{1,3}|[xX][0-9a-fA-F]{1,2}|.)", byte, text.encode().decode("latin-1"), flags=re.DOTALL)
+    return raw.encode("latin-1", errors="replace").decode(errors="replace")
+
+
+def _prefix_name(name: str) -> str:
+    beside = _BESIDE.fullmatch(name)
+    return beside[1] if beside else name
+
+
+def _near(source: Path) -> str:
+    """What a prefix was meant for, that lacks its step."""
+    if not source.parent.is_dir():
+        return ""
+    names = sorted(path.name.removesuffix(".index") for path in source.parent.iterdir() if path.name.endswith(".index"))
+    near = [name for name in names if name.startswith(source.name)]
+    return f"; there are: {_listed(near)}" if near else ""
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(shown(name) for name in names[:_LISTED]) + more
+
+
+def _there_are(names: list[str]) -> str:
+    return f"; there are: {_listed(names)}" if names else ", nor any other"
+
+
+def _v1_shards(prefix: Path) -> tuple[Path, ...]:
+    if not prefix.parent.is_dir():
+        return ()
+    found = {
+        path: match
+        for path in prefix.parent.iterdir()
+        if (match := _V1_SHARD.fullmatch(path.name)) and match[1] == prefix.name
+    }
+    if not found:
+        return ()
+    counts = {int(match[3]) for match in found.values()}
+    if len(counts) > 1 or {int(match[2]) for match in found.values()} != set(range(*counts)):
+        raise CheckpointError(
+            f"{shown(str(prefix))}: its shards are not all there: found {len(found)} of {max(counts)}; get the others"
+        )
+    return tuple(sorted(found))

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import mmap
+import os
 from pathlib import Path
 
+from converters.checkpoint.messages import shown
 from converters.errors import CheckpointError
 
 
 class MappedFile:
-    """A read-only map of a whole file, made when `view` is first asked for."""
+    """A read-only map of a whole file, made when `view` is first asked for.
 
-    def __init__(self, path: Path) -> None:
+    Attributes:
+      path: the file.
+      label: what errors call it.
+    """
+
+    def __init__(self, path: Path, label: str | None = None) -> None:
         self.path = path
+        self.label = shown(str(path)) if label is None else label
         self._map: mmap.mmap | None = None
 
     @property
@@ -26,12 +34,19 @@ class MappedFile:
             try:
                 with self.path.open("rb") as file:
                     # An empty file cannot be mapped.
-                    if not file.seek(0, 2):
+                    if not os.fstat(file.fileno()).st_size:
                         return memoryview(b"")
                     self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except OSError as error:
-                raise CheckpointError(f"{self.path}: cannot be read: {error.strerror or error}") from error
+            except (OSError, ValueError) as error:
+                raise CheckpointError(f"{self.label}: cannot be read: {reason(error)}") from error
         return memoryview(self._map)
+
+    def size(self) -> int | None:
+        """The file's size; None where there is no such file."""
+        try:
+            return self.path.stat().st_size
+        except (OSError, ValueError):
+            return None
 
     def drop_pages(self) -> None:
         """Gives the pages read so far back to the system. Views stay valid: they are read again when touched."""
@@ -41,3 +56,8 @@ class MappedFile:
     def close(self) -> None:
         """Lets go of the map, which stays for as long as an array that views it."""
         self._map = None
+
+
+def reason(error: Exception) -> str:
+    """Why the system refused, in its own words."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

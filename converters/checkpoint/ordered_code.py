@@ -14,9 +14,9 @@ Extents = Sequence[tuple[int, int]]
 FULL_EXTENT = (0, -1)
 
 
-def slice_key(name: str, extents: Extents) -> bytes:
+def slice_key(name: bytes, extents: Extents) -> bytes:
     """The key under which a table holds a slice of a tensor."""
-    key = _unsigned(0) + _string(name.encode()) + _unsigned(len(extents))
+    key = _unsigned(0) + _string(name) + _unsigned(len(extents))
     return key + b"".join(_signed(start) + _signed(length) for start, length in extents)
 
 

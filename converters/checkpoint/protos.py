@@ -1,9 +1,14 @@
-"""The messages that both formats share: tensor_shape.proto and tensor_slice.proto of tensorflow/core/framework."""
+"""The messages that both formats share: tensor_shape, tensor_slice and versions of tensorflow/core/framework."""
 
 from __future__ import annotations
 
 from converters.checkpoint import wire
 from converters.checkpoint.ordered_code import FULL_EXTENT
+
+# TensorShape::MaxDimensions() of tensorflow/core/framework/tensor_shape.h.
+_MAX_RANK = 254
+# TF_CHECKPOINT_VERSION of tensorflow/core/public/release_version.h, kTensorBundleVersion of tensor_bundle.cc.
+_VERSION = 1
 
 
 def shape(buffer: memoryview) -> tuple[int, ...]:
@@ -15,18 +20,14 @@ def shape(buffer: memoryview) -> tuple[int, ...]:
     sides = []
     for field, _, value in wire.fields(buffer):
         if field == 2:
-            side = 0
-            for inner, _, size in wire.fields(wire.message(value)):
-                if inner == 1:
-                    side = wire.signed(wire.number(size))
+            side = wire.signed(wire.number(wire.single_fields(wire.message(value)).get(1, 0)))
             if side < 0:
                 raise wire.WireError(f"a shape with a side of {side}")
             sides.append(side)
+            if len(sides) > _MAX_RANK:
+                raise wire.WireError(f"a shape of more than {_MAX_RANK} sides")
         elif field == 3 and wire.number(value):
             raise wire.WireError("a shape of unknown rank")
-    if len(sides) > 254:
-        # TensorShape::MaxDimensions() of tensorflow/core/framework/tensor_shape.h.
-        raise wire.WireError(f"a shape of rank {len(sides)}")
     return tuple(sides)
 
 
@@ -39,11 +40,28 @@ def extents(buffer: memoryview) -> tuple[tuple[int, int], ...]:
     found = []
     for field, _, value in wire.fields(buffer):
         if field == 1:
-            start, length = FULL_EXTENT
-            for inner, _, number in wire.fields(wire.message(value)):
-                if inner == 1:
-                    start = wire.signed(wire.number(number))
-                elif inner == 2:
-                    length = wire.signed(wire.number(number))
+            extent = wire.single_fields(wire.message(value))
+            start, length = (
+                wire.signed(wire.number(extent.get(number, default % (1 << 64))))
+                for number, default in zip((1, 2), FULL_EXTENT, strict=True)
+            )
             found.append((start, length))
     return tuple(found)
+
+
+def check_version(buffer: memoryview) -> None:
+    """VersionDef: refuses what only a newer reader may read, as CheckVersions of tensorflow/core/framework does.
+
+    Raises:
+      wire.WireError: no message, or such a version.
+    """
+    for field, wire_type, value in wire.fields(buffer):
+        if field == 2 and wire.number(value) > _VERSION:
+            raise wire.WireError(
+                f"written for readers of version {wire.number(value)} or newer; slimport reads {_VERSION}"
+            )
+        if field == 3:
+            # bad_consumers, packed or not.
+            bad = (value,) if wire_type == wire.VARINT else tuple(wire.message(value))
+            if _VERSION in bad:
+                raise wire.WireError(f"not to be read by readers of version {_VERSION}, as slimport is")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,8 +12,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.checkpoint.dtypes import UNREADABLE
 from converters.checkpoint.mapped import MappedFile
-from converters.checkpoint.ordered_code import FULL_EXTENT, Extents
+from converters.checkpoint.messages import shown
 from converters.errors import CheckpointError
 
 # Pages are given back to the system in steps of this many bytes read, so that memory does not grow with the file.
@@ -23,7 +23,7 @@ _DROP_AFTER = 16 << 20
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable's name, shape and dtype (object for strings)."""
+    """A variable's name, shape and dtype: object for strings, `V` (void) for what no array can hold."""
 
     name: str
     shape: tuple[int, ...]
@@ -33,10 +33,13 @@ class Variable:
 class Checkpoint(Mapping[str, NDArray[Any]]):
     """The variables of a checkpoint, sorted by name. An array is read, and its checksum verified, when it is asked for.
 
-    Arrays are read-only, and views into the file where its format allows that.
+    Arrays are read-only, and views into the file where its format allows that. They stay valid when the checkpoint is
+    closed; a file must not be cut shorter while one is in use, since the system kills a process that touches what is
+    gone.
 
     Attributes:
-      path: the V1 file, or the prefix of several files, as TensorFlow's own reader takes it.
+      path: the V1 file, or the prefix of several files, as TensorFlow's own reader takes it. What came out of an
+        archive lies in a temporary folder until the checkpoint is closed.
       variables: names, shapes and dtypes; making it reads no tensor.
       format: `v1` or `v2`.
 
@@ -51,6 +54,7 @@ class Checkpoint(Mapping[str, NDArray[Any]]):
         self.path = path
         self.variables: Mapping[str, Variable] = {v.name: v for v in sorted(variables, key=lambda v: v.name.encode())}
         self._files = tuple(files)
+        self._on_close: list[Callable[[], None]] = []
 
     @abstractmethod
     def _read(self, variable: Variable) -> NDArray[Any]:
@@ -62,7 +66,13 @@ class Checkpoint(Mapping[str, NDArray[Any]]):
         return tuple(file.path for file in self._files)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        array = self._read(self.variables[name])
+        variable = self.variables[name]
+        if variable.dtype == UNREADABLE:
+            raise CheckpointError(
+                f"{self._files[0].label}: {shown(name)} is a variant, a resource or of a newer type, which no array "
+                "holds; leave it out"
+            )
+        array = self._read(variable)
         array.flags.writeable = False
         return array
 
@@ -73,7 +83,11 @@ class Checkpoint(Mapping[str, NDArray[Any]]):
         return len(self.variables)
 
     def stream(self, names: Iterable[str] | None = None) -> Iterator[tuple[str, NDArray[Any]]]:
-        """(name, array) one after the other, in memory that does not grow with the file."""
+        """(name, array) one after the other, in memory that does not grow with the file.
+
+        Args:
+          names: which variables; None is all. The file's order is the fastest.
+        """
         read = 0
         for name in self if names is None else names:
             array = self[name]
@@ -84,10 +98,16 @@ class Checkpoint(Mapping[str, NDArray[Any]]):
                 for file in self._files:
                     file.drop_pages()
 
+    def on_close(self, action: Callable[[], None]) -> None:
+        """Has something done when the checkpoint is closed."""
+        self._on_close.append(action)
+
     def close(self) -> None:
         """Lets go of the files. Arrays that were handed out stay valid."""
         for file in self._files:
             file.close()
+        while self._on_close:
+            self._on_close.pop()()
 
     def __enter__(self) -> Checkpoint:
         return self
@@ -99,45 +119,3 @@ class Checkpoint(Mapping[str, NDArray[Any]]):
 
     def __repr__(self) -> str:
         return f"<{self.format} checkpoint {self.path}: {len(self)} variables>"
-
-
-def slice_shape(shape: Sequence[int], extents: Extents) -> tuple[int, ...]:
-    """The shape of a slice of a variable of a shape.
-
-    Raises:
-      ValueError: the slice does not lie within the shape.
-    """
-    if len(extents) != len(shape):
-        raise ValueError(f"a slice of rank {len(extents)} in a variable of shape {list(shape)}")
-    sides = []
-    for side, (start, length) in zip(shape, extents, strict=True):
-        if (start, length) == FULL_EXTENT:
-            start, length = 0, side
-        if start < 0 or length < 0 or start + length > side:
-            raise ValueError(f"a slice [{start}, {start + length}) in a side of {side}")
-        sides.append(length)
-    return tuple(sides)
-
-
-def assemble(where: str, variable: Variable, pieces: Iterable[tuple[Extents, NDArray[Any]]]) -> NDArray[Any]:
-    """A partitioned variable from its slices, each read and checked already.
-
-    Raises:
-      CheckpointError: the slices overlap, or leave a part of the variable out. `where` begins the message.
-    """
-    whole = np.empty(variable.shape, variable.dtype)
-    filled = np.zeros(variable.shape, bool)
-    count = 0
-    for extents, piece in pieces:
-        place = tuple(slice(None) if e == FULL_EXTENT else slice(e[0], e[0] + e[1]) for e in extents)
-        whole[place] = piece
-        filled[place] = True
-        count += piece.size
-    if count != whole.size or not filled.all():
-        raise CheckpointError(f"{where}: its slices do not cover the shape {list(variable.shape)} once")
-    return whole
-
-
-def element_count(shape: Sequence[int]) -> int:
-    """The number of elements, in Python's unbounded integers."""
-    return math.prod(shape)

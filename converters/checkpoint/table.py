@@ -1,7 +1,7 @@
 """LevelDB's sorted string table, the container of both checkpoint formats.
 
 Every block's checksum is verified before a byte of it is used. Source: tensorflow/core/lib/io/table.cc, format.cc,
-block.cc.
+block.cc, table_builder.cc.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import crc32c
 
@@ -22,9 +21,12 @@ MAGIC = bytes.fromhex("57fb808b247547db")
 FOOTER_SIZE = 48
 BLOCK_TRAILER_SIZE = 5
 NO_COMPRESSION, SNAPPY = 0, 1
+# Every so many entries, TensorFlow stores a key whole.
+RESTART_INTERVAL = 16
 # Of what is written.
 BLOCK_SIZE = 4096
-RESTART_INTERVAL = 16
+# A snappy element of 3 bytes copies at most 64: what claims to inflate more than this is forged.
+SNAPPY_RATIO = 22
 
 
 def mask(crc: int) -> int:
@@ -39,117 +41,186 @@ class BlockHandle:
     offset: int
     size: int
 
+    @property
+    def end(self) -> int:
+        """Where the next block can begin."""
+        return self.offset + self.size + BLOCK_TRAILER_SIZE
+
 
 class Table:
     """A table over a buffer. Blocks are read when they are asked for.
 
     Raises:
-      CheckpointError: from any method, where the bytes are no table or damaged.
+      CheckpointError: from any method, where the bytes are no table or damaged. `label` is what it calls the file.
     """
 
-    def __init__(self, path: Path, buffer: memoryview) -> None:
-        self._path = path
+    def __init__(self, label: str, buffer: memoryview) -> None:
+        self.label = label
         self._buffer = buffer
+        # Keys and values of the blocks read so far. The values of an uncompressed block are views; of compressed ones,
+        # only the last is kept, since each is a copy.
+        self._blocks: dict[BlockHandle, dict[bytes, memoryview]] = {}
+        self._inflated: BlockHandle | None = None
         if len(buffer) < FOOTER_SIZE or bytes(buffer[-8:]) != MAGIC:
-            raise CheckpointError(
-                f"{path}: not a TensorFlow checkpoint, or cut off: it does not end in a table's footer"
-            )
+            raise CheckpointError(f"{label}: {_what_it_is_instead(buffer)}")
         footer = buffer[-FOOTER_SIZE:]
-        offset = 0
         try:
-            _, offset = self._handle(footer, offset)
-            index, offset = self._handle(footer, offset)
+            # The metaindex: a table of a checkpoint has nothing there.
+            _, offset = self._handle(footer, 0)
+            self._index, _ = self._handle(footer, offset)
         except wire.WireError as error:
             raise CheckpointError(
-                f"{path}: damaged table footer at offset {len(buffer) - FOOTER_SIZE}: {error}"
+                f"{label}: damaged table footer at offset {len(buffer) - FOOTER_SIZE}: {error}; get the file again"
             ) from error
-        self._index_handle = index
 
     @cached_property
     def blocks(self) -> list[tuple[bytes, BlockHandle]]:
         """(a key not below any in the block, and below all in the next; where the block is), in order."""
         blocks = []
-        for key, value in self.entries(self._index_handle):
+        end = 0
+        for key, value in self.entries(self._index).items():
             try:
-                blocks.append((key, self._handle(value, 0)[0]))
+                handle, _ = self._handle(value, 0)
+                # So that reading every block takes no longer than reading the file.
+                if handle.offset < end:
+                    raise wire.WireError(f"it lists a block at offset {handle.offset} that overlaps the one before it")
             except wire.WireError as error:
-                raise self._damaged(self._index_handle, str(error)) from error
+                raise self._damaged(self._index, str(error)) from error
+            blocks.append((key, handle))
+            end = handle.end
         return blocks
 
     def find(self, key: bytes) -> memoryview | None:
         """The value of a key, or None."""
         place = bisect_left(self.blocks, key, key=lambda block: block[0])
-        if place == len(self.blocks):
-            return None
-        return next((value for found, value in self.entries(self.blocks[place][1]) if found == key), None)
+        return None if place == len(self.blocks) else self.entries(self.blocks[place][1]).get(key)
 
     def __iter__(self) -> Iterator[tuple[bytes, memoryview]]:
+        last: bytes | None = None
         for _, handle in self.blocks:
-            yield from self.entries(handle)
+            entries = self.entries(handle)
+            if last is not None and entries and next(iter(entries)) <= last:
+                raise self._damaged(handle, "its keys are not above those of the block before it")
+            last = next(reversed(entries), last)
+            yield from entries.items()
 
-    def entries(self, handle: BlockHandle) -> Iterator[tuple[bytes, memoryview]]:
-        """The entries of one block. Values are views into it."""
-        block = self._read(handle)
-        if len(block) < 4:
-            raise self._damaged(handle, "it has no restart count")
-        (restarts,) = struct.unpack("<I", block[-4:])
-        end = len(block) - 4 * (restarts + 1)
-        if end < 0:
-            raise self._damaged(handle, f"{restarts} restarts do not fit")
-        offset, key = 0, b""
-        try:
-            while offset < end:
-                shared, offset = wire.varint(block, offset)
-                unshared, offset = wire.varint(block, offset)
-                size, offset = wire.varint(block, offset)
-                if shared > len(key) or unshared > end - offset or size > end - offset - unshared:
-                    raise wire.WireError("an entry reaches beyond it")
-                key = key[:shared] + bytes(block[offset : offset + unshared])
-                offset += unshared
-                yield key, block[offset : offset + size]
-                offset += size
-        except wire.WireError as error:
-            raise self._damaged(handle, str(error)) from error
+    def entries(self, handle: BlockHandle) -> dict[bytes, memoryview]:
+        """Values by key of one block, in order. Values are views into it."""
+        if handle not in self._blocks:
+            if self._inflated is not None:
+                del self._blocks[self._inflated]
+                self._inflated = None
+            block, inflated = self._read(handle)
+            try:
+                self._blocks[handle] = _parse_block(block)
+            except wire.WireError as error:
+                raise self._damaged(handle, str(error)) from error
+            if inflated:
+                self._inflated = handle
+        return self._blocks[handle]
 
-    def _read(self, handle: BlockHandle) -> memoryview:
-        stored = self._buffer[handle.offset : handle.offset + handle.size + BLOCK_TRAILER_SIZE]
+    def _read(self, handle: BlockHandle) -> tuple[memoryview, bool]:
+        """A block's contents, and whether they are a copy."""
+        stored = self._buffer[handle.offset : handle.end]
         (crc,) = struct.unpack("<I", stored[-4:])
         if mask(crc32c.crc32c(stored[:-4])) != crc:
             raise self._damaged(handle, "its checksum does not match")
         contents, compression = stored[:-BLOCK_TRAILER_SIZE], stored[-BLOCK_TRAILER_SIZE]
         if compression == NO_COMPRESSION:
-            return contents
+            return contents, False
         if compression == SNAPPY:
-            return self._inflate(handle, contents)
+            return self._inflate(handle, contents), True
         raise self._damaged(handle, f"unknown compression {compression}")
 
     def _inflate(self, handle: BlockHandle, contents: memoryview) -> memoryview:
         try:
             from cramjam import snappy
         except ModuleNotFoundError as error:
-            raise CheckpointError(f"{self._path}: compressed with snappy: pip install 'slimport[snappy]'") from error
+            raise CheckpointError(f"{self.label}: compressed with snappy: pip install 'slimport[snappy]'") from error
         try:
             size, _ = wire.varint(contents, 0)
-            # A snappy element of 3 bytes copies at most 64: what claims more is forged, and is not allocated.
-            if size > 22 * len(contents) + 64:
+            if size > SNAPPY_RATIO * len(contents):
                 raise wire.WireError(f"{len(contents)} compressed bytes cannot be {size}")
             return memoryview(bytes(snappy.decompress_raw(contents, output_len=size)))
         except wire.WireError as error:
             raise self._damaged(handle, str(error)) from error
+        # Whatever the library raises, it is about these bytes.
         except Exception as error:
             raise self._damaged(handle, f"snappy: {error}") from error
 
     def _handle(self, buffer: memoryview, offset: int) -> tuple[BlockHandle, int]:
         start, offset = wire.varint(buffer, offset)
         size, offset = wire.varint(buffer, offset)
-        if start + size + BLOCK_TRAILER_SIZE > len(self._buffer):
+        handle = BlockHandle(start, size)
+        if handle.end > len(self._buffer):
             raise wire.WireError(f"a block of {size} bytes at offset {start} reaches beyond the file")
-        return BlockHandle(start, size), offset
+        return handle, offset
 
     def _damaged(self, handle: BlockHandle, what: str) -> CheckpointError:
         return CheckpointError(
-            f"{self._path}: damaged block of {handle.size} bytes at offset {handle.offset}: {what}; get the file again"
+            f"{self.label}: damaged block of {handle.size} bytes at offset {handle.offset}: {what}; get the file again"
         )
+
+
+def _parse_block(block: memoryview) -> dict[bytes, memoryview]:
+    """The entries of a block, whose restarts are checked too: TensorFlow searches by them, and must find the same."""
+    if len(block) < 4:
+        raise wire.WireError("it has no restart count")
+    (restart_count,) = struct.unpack("<I", block[-4:])
+    end = len(block) - 4 * (restart_count + 1)
+    if end < 0:
+        raise wire.WireError(f"{restart_count} restarts do not fit")
+    entries: dict[bytes, memoryview] = {}
+    whole_keys = set()
+    offset, key = 0, b""
+    # A key that shares much with the one before it takes few bytes here and many in memory.
+    budget = RESTART_INTERVAL * len(block)
+    while offset < end:
+        start = offset
+        shared, offset = wire.varint(block, offset)
+        unshared, offset = wire.varint(block, offset)
+        size, offset = wire.varint(block, offset)
+        if shared > len(key) or unshared > end - offset or size > end - offset - unshared:
+            raise wire.WireError(f"the entry at {start} reaches beyond it")
+        if not shared:
+            whole_keys.add(start)
+        budget -= shared + unshared
+        if budget < 0:
+            raise wire.WireError(f"the keys up to {start} are longer than can be")
+        previous, key = key, key[:shared] + bytes(block[offset : offset + unshared])
+        if entries and key <= previous:
+            raise wire.WireError(f"the key at {start} is not above the one before it")
+        offset += unshared
+        entries[key] = block[offset : offset + size]
+        offset += size
+    if not whole_keys:
+        # The one restart of an empty block is where an entry would be.
+        whole_keys.add(0)
+    restarts = struct.unpack(f"<{restart_count}I", block[end:-4])
+    if not restarts or restarts[0] != 0 or not whole_keys.issuperset(restarts) or len(set(restarts)) != restart_count:
+        raise wire.WireError("its restarts are not where its entries are")
+    return entries
+
+
+def _what_it_is_instead(buffer: memoryview) -> str:
+    """What a file is that does not end as a table does, by its first bytes, and what to do about it."""
+    begins = bytes(buffer[:64])
+    for magic, what in _OTHER_FILES:
+        if begins.startswith(magic):
+            return f"not a TensorFlow checkpoint: {what}"
+    return (
+        "not a TensorFlow checkpoint, or cut off: it does not end in a table's footer; get the file again, or name "
+        "another"
+    )
+
+
+_OTHER_FILES = (
+    (b"version https://git-lfs", "a pointer that Git LFS left; get the file itself with git lfs pull"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes"),
+    (b"PK\x03\x04", "a zip archive, as PyTorch and Keras write"),
+    (b"<!DOCTYPE", "a web page; the download went wrong"),
+    (b"<html", "a web page; the download went wrong"),
+)
 
 
 def build_table(entries: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -160,9 +231,9 @@ def build_table(entries: Iterable[tuple[bytes, bytes]]) -> bytes:
     table = bytearray()
     index: list[tuple[bytes, bytes]] = []
 
-    def add(block: list[tuple[bytes, bytes]]) -> bytes:
+    def add(block: list[tuple[bytes, bytes]], restart_interval: int = RESTART_INTERVAL) -> bytes:
         """Appends a block; returns its handle."""
-        content = _build_block(block) + bytes([NO_COMPRESSION])
+        content = _build_block(block, restart_interval) + bytes([NO_COMPRESSION])
         handle = wire.encode_varint(len(table)) + wire.encode_varint(len(content) - 1)
         table.extend(content + struct.pack("<I", mask(crc32c.crc32c(content))))
         return handle
@@ -177,21 +248,19 @@ def build_table(entries: Iterable[tuple[bytes, bytes]]) -> bytes:
             pending, size = [], 0
     if pending:
         index.append((pending[-1][0], add(pending)))
-    handles = add([]) + add(index)
+    handles = add([]) + add(index, restart_interval=1)
     return bytes(table) + handles.ljust(FOOTER_SIZE - len(MAGIC), b"\0") + MAGIC
 
 
-def _build_block(entries: list[tuple[bytes, bytes]]) -> bytes:
+def _build_block(entries: list[tuple[bytes, bytes]], restart_interval: int) -> bytes:
     block = bytearray()
     restarts = []
     previous = b""
     for number, (key, value) in enumerate(entries):
-        if number % RESTART_INTERVAL == 0:
+        if number % restart_interval == 0:
             restarts.append(len(block))
             previous = b""
-        shared = next(
-            (i for i, (a, b) in enumerate(zip(previous, key, strict=False)) if a != b), min(len(previous), len(key))
-        )
+        shared = _shared(previous, key)
         block += (
             wire.encode_varint(shared)
             + wire.encode_varint(len(key) - shared)
@@ -202,3 +271,9 @@ def _build_block(entries: list[tuple[bytes, bytes]]) -> bytes:
         previous = key
     restarts = restarts or [0]
     return bytes(block) + struct.pack(f"<{len(restarts) + 1}I", *restarts, len(restarts))
+
+
+def _shared(a: bytes, b: bytes) -> int:
+    """How many bytes two keys begin with in common."""
+    shortest = min(len(a), len(b))
+    return next((i for i in range(shortest) if a[i] != b[i]), shortest)

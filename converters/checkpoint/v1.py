@@ -1,23 +1,25 @@
 """The V1 format: tables of SavedTensorSlices, in one file or in shards `PREFIX-?????-of-?????`.
 
-Sources: tensorflow/core/util/saved_tensor_slice.proto, tensor_slice_reader.cc, tensor_slice_writer.h;
-tensorflow/core/framework/tensor.proto.
+Sources: tensorflow/core/util/saved_tensor_slice.proto, saved_tensor_slice_util.h, tensor_slice_reader.cc,
+tensor_slice_writer.h; tensorflow/core/framework/tensor.proto.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.checkpoint import dtypes, protos, wire
+from converters.checkpoint import dtypes, protos, slices, wire
 from converters.checkpoint.mapped import MappedFile
-from converters.checkpoint.ordered_code import FULL_EXTENT, Extents, slice_key
-from converters.checkpoint.reader import Checkpoint, Variable, assemble, element_count, slice_shape
-from converters.checkpoint.table import Table
+from converters.checkpoint.messages import shown
+from converters.checkpoint.ordered_code import Extents, slice_key
+from converters.checkpoint.reader import Checkpoint, Variable
+from converters.checkpoint.table import RESTART_INTERVAL, SNAPPY_RATIO, Table
 from converters.errors import CheckpointError
 
 # The field of TensorProto that holds a dtype's values, by NumPy's name of the dtype.
@@ -37,6 +39,8 @@ _VALUE_FIELDS = {
 _INT_FIELD = 7
 # These are stored as they are in memory; all other numbers are varints.
 _PLAIN = ("float32", "float64", "complex64", "complex128")
+# Of these, the varint holds the bits.
+_HALF = ("float16", "bfloat16")
 
 
 class V1Checkpoint(Checkpoint):
@@ -44,125 +48,134 @@ class V1Checkpoint(Checkpoint):
 
     format = "v1"
 
-    def __init__(self, path: Path, shards: Sequence[Path]) -> None:
-        files = [MappedFile(shard) for shard in shards]
+    def __init__(self, path: Path, shards: Sequence[Path], label: Callable[[Path], str]) -> None:
+        files = [MappedFile(shard, label(shard)) for shard in shards]
         # By variable: its slices, and the table that each is in.
-        self._slices: dict[str, list[tuple[Extents, Path, Table]]] = {}
+        self._slices: dict[str, list[tuple[Extents, Table]]] = {}
         variables: dict[str, Variable] = {}
+        size = 0
         for file in files:
-            table = Table(file.path, file.view)
-            for variable, slices in _metadata(file.path, table):
+            table = Table(file.label, file.view)
+            size += len(file.view)
+            for variable, extents in _metadata(table):
                 if variables.setdefault(variable.name, variable) != variable:
                     raise CheckpointError(
-                        f"{file.path}: {variable.name} has another shape or dtype than in another shard"
+                        f"{file.label}: {shown(variable.name)} has another shape or dtype than where it was first"
                     )
-                self._slices.setdefault(variable.name, []).extend((extents, file.path, table) for extents in slices)
+                self._slices.setdefault(variable.name, []).extend((one, table) for one in extents)
+        for variable in variables.values():
+            self._check_size(variable, size)
         super().__init__(path, variables.values(), files)
 
+    def _check_size(self, variable: Variable, size: int) -> None:
+        """Refuses what files of this size cannot hold, so that nobody allocates it."""
+        found = self._slices[variable.name]
+        smallest = variable.dtype.itemsize if variable.dtype.name in _PLAIN else 1
+        claimed = max(math.prod(variable.shape) * smallest, len(found) * len(variable.name) // RESTART_INTERVAL)
+        if claimed > SNAPPY_RATIO * size:
+            raise CheckpointError(
+                f"{self._where(variable)}: {variable.dtype} of shape {list(variable.shape)} in {len(found)} slices "
+                f"does not fit into {size} bytes"
+            )
+
+    def _where(self, variable: Variable) -> str:
+        found = self._slices[variable.name]
+        return f"{found[0][1].label}: {shown(variable.name)}" if found else shown(variable.name)
+
     def _read(self, variable: Variable) -> NDArray[Any]:
-        slices = self._slices[variable.name]
-        where = f"{slices[0][1] if slices else self.path}: {variable.name}"
-        if len(slices) == 1 and all(extent == FULL_EXTENT for extent in slices[0][0]):
-            return _read_slice(variable, *slices[0])
-        # What is about to be allocated must be there: every slice's own size is checked against its bytes.
-        pieces = [(extents, _read_slice(variable, extents, path, table)) for extents, path, table in slices]
-        if sum(piece.size for _, piece in pieces) != element_count(variable.shape):
-            raise CheckpointError(f"{where}: its slices do not cover the shape {list(variable.shape)} once")
-        return assemble(where, variable, pieces)
+        found = self._slices[variable.name]
+        try:
+            slices.check_cover(variable.shape, [extents for extents, _ in found])
+            if len(found) == 1:
+                return _read_slice(variable, *found[0]).reshape(variable.shape)
+            pieces = ((extents, _read_slice(variable, extents, table)) for extents, table in found)
+            return slices.assemble(variable.shape, variable.dtype, pieces)
+        except slices.SliceError as error:
+            raise CheckpointError(f"{self._where(variable)}: {error}") from error
 
 
-def _metadata(path: Path, table: Table) -> list[tuple[Variable, list[Extents]]]:
+def _metadata(table: Table) -> Iterator[tuple[Variable, list[Extents]]]:
     """The entry with the empty key: SavedTensorSlices.meta, which lists every tensor and its slices in this file."""
     entry = table.find(b"")
     if entry is None:
-        raise CheckpointError(f"{path}: a table, but not a V1 checkpoint: it has no metadata entry")
-    found = []
+        raise CheckpointError(f"{table.label}: a table, but not a V1 checkpoint: it has no metadata entry")
     try:
-        for field, _, value in wire.fields(entry):
-            if field != 1:
-                continue
-            for inner, _, tensor in wire.fields(wire.message(value)):
-                if inner == 1:
-                    found.append(_slice_meta(path, wire.message(tensor)))
+        meta = wire.single_fields(entry).get(1)
+        if meta is None:
+            raise wire.WireError("it lists no tensors; an .index is opened by its prefix")
+        for field, _, value in wire.fields(wire.message(meta)):
+            if field == 1:
+                yield _slice_meta(table.label, wire.message(value))
+            elif field == 2:
+                protos.check_version(wire.message(value))
     except wire.WireError as error:
-        raise CheckpointError(f"{path}: damaged metadata entry: {error}") from error
-    return found
+        raise CheckpointError(f"{table.label}: damaged metadata entry: {error}") from error
 
 
-def _slice_meta(path: Path, buffer: memoryview) -> tuple[Variable, list[Extents]]:
-    name, number = "", 0
-    shape: tuple[int, ...] = ()
-    slices: list[Extents] = []
+def _slice_meta(label: str, buffer: memoryview) -> tuple[Variable, list[Extents]]:
+    """SavedSliceMeta: a variable, and its slices in this file."""
+    single: dict[int, wire.Value] = {}
+    found: list[Extents] = []
     for field, _, value in wire.fields(buffer):
-        if field == 1:
-            name = wire.text(value)
-        elif field == 2:
-            shape = protos.shape(wire.message(value))
-        elif field == 3:
-            number = wire.number(value)
-        elif field == 4:
-            slices.append(protos.extents(wire.message(value)))
-    return Variable(name, shape, dtypes.numpy_dtype(number, f"{path}: {name}")), slices
+        if field == 4:
+            found.append(protos.extents(wire.message(value)))
+        elif field in single:
+            raise wire.WireError(f"field {field} is there twice")
+        else:
+            single[field] = value
+    name = wire.text(single.get(1, memoryview(b"")))
+    shape = protos.shape(wire.message(single.get(2, memoryview(b""))))
+    dtype = dtypes.numpy_dtype(wire.number(single.get(3, 0)), f"{label}: {shown(name)}")
+    return Variable(name, shape, dtype), found
 
 
-def _read_slice(variable: Variable, extents: Extents, path: Path, table: Table) -> NDArray[Any]:
-    where = f"{path}: {variable.name}"
-    entry = table.find(slice_key(variable.name, extents))
+def _read_slice(variable: Variable, extents: Extents, table: Table) -> NDArray[Any]:
+    """The values of a slice, [*shape of the slice]."""
+    where = f"{table.label}: {shown(variable.name)}"
+    entry = table.find(slice_key(variable.name.encode(), extents))
     if entry is None:
         raise CheckpointError(f"{where}: the metadata lists it, but the file does not hold it")
+    shape = slices.slice_shape(variable.shape, extents)
     try:
-        shape = slice_shape(variable.shape, extents)
-        values = _values(_tensor_proto(variable, extents, entry), variable.dtype)
-    except ValueError as error:
-        raise CheckpointError(f"{where}: damaged: {error}") from error
-    if values.size != element_count(shape):
-        raise CheckpointError(f"{where}: holds {values.size} values, and its shape {list(shape)} needs more or fewer")
-    return values.reshape(shape)
+        return _values(_tensor_proto(variable, extents, entry), variable.dtype, math.prod(shape)).reshape(shape)
+    except wire.WireError as error:
+        raise CheckpointError(f"{where}: damaged: {error}; get the file again") from error
 
 
 def _tensor_proto(variable: Variable, extents: Extents, entry: memoryview) -> memoryview:
     """SavedTensorSlices.data.data, after a check that it is the slice that was looked for."""
-    for field, _, value in wire.fields(entry):
-        if field != 2:
-            continue
-        parts = {number: wire.message(part) for number, _, part in wire.fields(wire.message(value))}
-        name = wire.text(parts.get(1, memoryview(b"")))
-        if name != variable.name or protos.extents(parts.get(2, memoryview(b""))) != tuple(extents):
-            raise wire.WireError(f"its entry is that of {name!r}, or of another slice")
-        return parts.get(3, memoryview(b""))
-    raise wire.WireError("its entry has no data")
+    saved = wire.single_fields(wire.message(wire.single_fields(entry).get(2, memoryview(b""))))
+    name, stored, proto = (wire.message(saved.get(field, memoryview(b""))) for field in (1, 2, 3))
+    if wire.text(name) != variable.name or protos.extents(stored) != tuple(extents):
+        raise wire.WireError(f"its entry is that of {shown(wire.text(name))!r}, or of another slice")
+    return proto
 
 
-def _values(proto: memoryview, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """The values in a TensorProto's typed field, [n]: a view where they are packed as they are in memory."""
+def _values(proto: memoryview, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
+    """The values in a TensorProto's typed field, [count]: a view where they are packed as they are in memory."""
     wanted = _VALUE_FIELDS.get(dtype.name, _INT_FIELD)
-    chunks: list[NDArray[Any]] = []
-    for field, wire_type, value in wire.fields(proto):
-        if field != wanted:
-            continue
-        if dtype.kind == "O":
-            strings = np.empty(1, object)
-            strings[0] = bytes(wire.message(value))
-            chunks.append(strings)
-        elif dtype.name in _PLAIN:
-            chunks.append(_plain(wire.message(value), dtype))
-        elif wire_type == wire.VARINT:
-            chunks.append(np.array([value], np.uint64))
-        else:
-            chunks.append(wire.packed_varints(wire.message(value)))
-    if dtype.name in _PLAIN or dtype.kind == "O":
-        return chunks[0] if len(chunks) == 1 else np.concatenate([np.empty(0, dtype), *chunks])
-    numbers = np.concatenate([np.empty(0, np.uint64), *chunks])
-    if dtype.kind == "b":
-        return numbers.astype(bool)
-    if wanted == _VALUE_FIELDS["float16"]:
-        # The bits of a half or a bfloat16, as an integer.
-        return numbers.astype(np.uint16).view(dtype)
-    integers: NDArray[Any] = numbers.view(np.int64).astype(dtype)
-    return integers
+    if dtype.kind == "O":
+        return _strings(proto, wanted, count)
+    # TensorFlow packs all values into one field.
+    packed = wire.message(wire.single_fields(proto).get(wanted, memoryview(b"")))
+    if dtype.name in _PLAIN:
+        if len(packed) != count * dtype.itemsize:
+            raise wire.WireError(f"{len(packed)} bytes do not hold {count} values of {dtype}")
+        return np.frombuffer(packed, dtype)
+    if dtype.name in _HALF:
+        return wire.packed_varints(packed, count, "uint16").view(dtype)
+    return wire.packed_varints(packed, count, dtype.name)
 
 
-def _plain(buffer: memoryview, dtype: np.dtype[Any]) -> NDArray[Any]:
-    if len(buffer) % dtype.itemsize:
-        raise wire.WireError(f"{len(buffer)} bytes of {dtype}")
-    return np.frombuffer(buffer, dtype)
+def _strings(proto: memoryview, wanted: int, count: int) -> NDArray[Any]:
+    """string_val: a field for each string, [count]."""
+    strings = np.empty(count, object)
+    found = 0
+    for field, _, value in wire.fields(proto):
+        if field == wanted:
+            if found < count:
+                strings[found] = bytes(wire.message(value))
+            found += 1
+    if found != count:
+        raise wire.WireError(f"{found} strings where {count} should be")
+    return strings

@@ -6,6 +6,7 @@ Source: https://protobuf.dev/programming-guides/encoding/
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,10 @@ from numpy.typing import NDArray
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 Value = int | memoryview
+
+# Varints are decoded in pieces of this many bytes, so that what is needed beside the result stays small.
+_PIECE = 1 << 16
+_LONGEST_VARINT = 10
 
 
 class WireError(ValueError):
@@ -22,7 +27,7 @@ class WireError(ValueError):
 def varint(buffer: memoryview, offset: int) -> tuple[int, int]:
     """The unsigned varint of at most 64 bits at `offset`, and the offset behind it."""
     value = 0
-    for index, byte in enumerate(buffer[offset : offset + 10]):
+    for index, byte in enumerate(buffer[offset : offset + _LONGEST_VARINT]):
         value |= (byte & 0x7F) << (7 * index)
         if byte < 0x80:
             if value >> 64:
@@ -60,6 +65,19 @@ def fields(buffer: memoryview) -> Iterator[tuple[int, int, Value]]:
         yield number, wire_type, value
 
 
+def single_fields(buffer: memoryview) -> dict[int, Value]:
+    """The fields of a message of which none is a repeated one.
+
+    A parser would take the last of several, or merge them. TensorFlow writes none twice, so a second one is a forgery.
+    """
+    found: dict[int, Value] = {}
+    for field, _, value in fields(buffer):
+        if field in found:
+            raise WireError(f"field {field} is there twice")
+        found[field] = value
+    return found
+
+
 def number(value: Value) -> int:
     """A field that must be a varint."""
     if not isinstance(value, int):
@@ -82,20 +100,40 @@ def text(value: Value) -> str:
         raise WireError("a name that is not UTF-8") from error
 
 
-def packed_varints(buffer: memoryview) -> NDArray[np.uint64]:
-    """All varints in a buffer, [n] of uint64, without a loop over them."""
+def packed_varints(buffer: memoryview, count: int, dtype: str) -> NDArray[Any]:
+    """Varints behind each other, [count] of an integer dtype or bool, without a loop over them.
+
+    A value that does not fit the dtype loses its upper bits, as in TensorFlow.
+
+    Raises:
+      WireError: there are more or fewer.
+    """
     data = np.frombuffer(buffer, np.uint8)
-    if not len(data):
-        return np.empty(0, np.uint64)
-    if data[-1] >= 0x80:
+    # Before anything is allocated: a varint takes at least a byte.
+    found = int(np.count_nonzero(data < 0x80)) if count <= len(data) else len(data)
+    if found != count:
+        raise WireError(f"{found} values where {count} should be")
+    if len(data) and data[-1] >= 0x80:
         raise WireError("a varint that does not end")
-    ends = np.flatnonzero(data < 0x80)
+    values = np.empty(count, dtype)
+    start = done = 0
+    while start < len(data):
+        piece = data[start : start + _PIECE]
+        ends = np.flatnonzero(piece < 0x80)
+        if not len(ends):
+            raise WireError("a varint that does not end")
+        values[done : done + len(ends)] = _varints(piece, ends).astype(dtype)
+        done += len(ends)
+        start += int(ends[-1]) + 1
+    return values
+
+
+def _varints(data: NDArray[np.uint8], ends: NDArray[np.intp]) -> NDArray[np.uint64]:
+    """The varints of which the last bytes are at `ends`."""
     starts = np.concatenate(([0], ends[:-1] + 1))
     lengths = ends - starts + 1
     longest = int(lengths.max())
-    if longest == 1:
-        return data.astype(np.uint64)
-    if longest > 10:
+    if longest > _LONGEST_VARINT:
         raise WireError("a varint longer than 10 bytes")
     values = np.zeros(len(ends), np.uint64)
     for index in range(longest):

@@ -6,9 +6,12 @@ Sources: tensorflow/core/util/tensor_bundle/tensor_bundle.cc; tensorflow/core/pr
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import crc32c
 import numpy as np
@@ -16,57 +19,148 @@ from numpy.typing import NDArray
 
 from converters.checkpoint import dtypes, wire
 from converters.checkpoint.bundle import data_path, index_path
+from converters.checkpoint.locate import ends_as_table
+from converters.checkpoint.mapped import reason
+from converters.checkpoint.messages import shown
 from converters.checkpoint.table import build_table, mask
+from converters.errors import CheckpointError, InputError
 
 
-def write_checkpoint(prefix: str | os.PathLike[str], variables: Mapping[str, NDArray[Any]]) -> None:
-    """Writes `prefix`.data-00000-of-00001 and `prefix`.index.
+def write_checkpoint(
+    prefix: str | os.PathLike[str], variables: Mapping[str, NDArray[Any]] | Iterable[tuple[str, NDArray[Any]]]
+) -> None:
+    """Writes `prefix`.index and `prefix`.data-00000-of-00001, whole or not at all.
+
+    The index is renamed last, so that at any moment there is the old checkpoint or the new one. For that the new data
+    must not go under the name of the old: over a checkpoint of one shard is written one of two, the second empty.
 
     Args:
-      prefix: of the two files, in a folder that exists.
-      variables: arrays of any numeric or bool dtype by name.
+      prefix: of the files, in a folder that exists.
+      variables: arrays by name, of any dtype that TensorFlow has; strings as objects, bytes or str. Of pairs, each
+        array is needed until the next is asked for. TensorFlow's own order is by the names as bytes, which a mapping is
+        brought into.
 
     Raises:
-      CheckpointError: a dtype that TensorFlow does not have.
-      OSError: the files cannot be written; what stood there before is then as it was.
+      CheckpointError: a name or a dtype that TensorFlow does not have.
+      InputError: the files cannot be written. What stood there before is then as it was.
     """
     prefix = Path(prefix).resolve()
-    data, index = data_path(prefix, 0, 1), index_path(prefix)
-    temporary = {path: path.with_name(f".{os.getpid()}.{path.name}") for path in (data, index)}
+    if ends_as_table(prefix):
+        raise InputError(f"{shown(str(prefix))}: a V1 checkpoint stands there; move it away, or choose another name")
+    if not prefix.parent.is_dir():
+        raise InputError(f"{shown(str(prefix))}: the folder {shown(str(prefix.parent))} does not exist; make it first")
+    pairs = _sorted(variables) if isinstance(variables, Mapping) else variables
     try:
-        entries = [(b"", _header())]
-        with temporary[data].open("wb") as file:
-            offset = 0
-            # TensorFlow's table wants its keys sorted as bytes.
-            for name in sorted(variables, key=str.encode):
-                array = np.asarray(variables[name])
-                dtype = dtypes.tensorflow_dtype(array.dtype, name)
-                content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-                file.write(content)
-                entries.append(
-                    (name.encode(), _entry(dtype, array.shape, offset, len(content), crc32c.crc32c(content)))
-                )
-                offset += len(content)
-            _sync(file)
-        with temporary[index].open("wb") as file:
-            file.write(build_table(entries))
-            _sync(file)
-        # The index last: without it, there is no checkpoint.
-        for path in (data, index):
-            temporary[path].replace(path)
-    finally:
-        for path in temporary.values():
+        _write(prefix, pairs)
+    except OSError as error:
+        raise InputError(f"{shown(str(prefix))}: cannot be written: {reason(error)}") from error
+
+
+def _sorted(variables: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, NDArray[Any]]]:
+    for name in sorted(variables, key=_encoded):
+        yield name, variables[name]
+
+
+def _write(prefix: Path, pairs: Iterable[tuple[str, NDArray[Any]]]) -> None:
+    old = _data_paths(prefix)
+    shards = next(n for n in count(1) if not old.intersection(data_path(prefix, shard, n) for shard in range(n)))
+    data_paths = [data_path(prefix, shard, shards) for shard in range(shards)]
+    try:
+        with _beside(index_path(prefix)) as index:
+            with _beside(data_paths[0]) as data:
+                entries = _write_data(data, pairs)
+            for path in data_paths[1:]:
+                with _beside(path):
+                    pass
+            index.write(build_table([(b"", _header(shards)), *sorted(entries.items())]))
+    except BaseException:
+        # No index names them.
+        for path in data_paths:
             path.unlink(missing_ok=True)
+        raise
+    _sync_folder(prefix.parent)
+    for path in old:
+        path.unlink(missing_ok=True)
 
 
-def _sync(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+def _write_data(data: IO[bytes], pairs: Iterable[tuple[str, NDArray[Any]]]) -> dict[bytes, bytes]:
+    """Writes the tensors behind each other; returns their entries by key."""
+    entries: dict[bytes, bytes] = {}
+    offset = 0
+    for name, value in pairs:
+        key = _encoded(name)
+        if not key or key in entries:
+            raise CheckpointError(f"{shown(name)!r}: a name that is empty, or there twice")
+        array = np.asarray(value)
+        dtype = dtypes.tensorflow_dtype(array.dtype, shown(name))
+        content, crc = _strings(array, name) if dtype == dtypes.STRING else _numbers(array)
+        data.write(content)
+        entries[key] = _entry(dtype, array.shape, offset, len(content), crc)
+        offset += len(content)
+    return entries
 
 
-def _header() -> bytes:
-    """BundleHeaderProto: one shard, little-endian (the default), version {producer: 1}."""
-    return wire.encode_number(1, 1) + wire.encode_message(3, wire.encode_number(1, 1))
+def _data_paths(prefix: Path) -> set[Path]:
+    """The data files of the checkpoint that stands at a prefix."""
+    pattern = re.compile(re.escape(prefix.name) + r"\.data-\d{5}-of-\d{5}")
+    return {path for path in prefix.parent.iterdir() if pattern.fullmatch(path.name)}
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[IO[bytes]]:
+    """A file beside `path`, which takes its place once it is written and on the disk; an exception removes it."""
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that the new names are on the disk before the old data goes."""
+    # Windows opens no folders.
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _encoded(name: str) -> bytes:
+    try:
+        return name.encode()
+    except UnicodeEncodeError as error:
+        raise CheckpointError(f"{shown(name)}: a name that is not Unicode") from error
+
+
+def _numbers(array: NDArray[Any]) -> tuple[memoryview, int]:
+    """A tensor's bytes, row-major and little-endian, and their checksum."""
+    content = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
+    return content, crc32c.crc32c(content)
+
+
+def _strings(array: NDArray[Any], name: str) -> tuple[bytes, int]:
+    """WriteStringTensor: the lengths as varints, the checksum of the lengths, the bytes of all strings.
+
+    The checksums cover the lengths as fixed-size integers, not as the varints that are stored.
+    """
+    strings = [value.encode() if isinstance(value, str) else value for value in array.reshape(-1).tolist()]
+    if not all(isinstance(value, bytes) for value in strings):
+        raise CheckpointError(f"{shown(name)}: an array of objects that are not strings")
+    lengths = [len(value) for value in strings]
+    crc = crc32c.crc32c(b"".join(n.to_bytes(4 if n <= 0xFFFFFFFF else 8, "little") for n in lengths))
+    rest = b"".join([mask(crc).to_bytes(4, "little"), *strings])
+    return b"".join(map(wire.encode_varint, lengths)) + rest, crc32c.crc32c(rest, crc)
+
+
+def _header(shards: int) -> bytes:
+    """BundleHeaderProto: little-endian (the default), version {producer: 1}."""
+    return wire.encode_number(1, shards) + wire.encode_message(3, wire.encode_number(1, 1))
 
 
 def _entry(dtype: int, shape: tuple[int, ...], offset: int, size: int, crc: int) -> bytes:
