@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import crc32c
@@ -107,17 +108,34 @@ def bundle_entry(
     size: int = 4,
     data: bytes = bytes(4),
     slices: Sequence[Extents] = (),
+    crc: int | None = None,
 ) -> bytes:
-    """BundleEntryProto, with the checksum of `data`."""
+    """BundleEntryProto, with the checksum `crc`, or that of `data`."""
     return (
         number(1, dtype)
         + message(2, shape(sides))
         + number(3, shard)
         + number(4, offset)
         + number(5, size)
-        + wire.encode_fixed32(6, mask(crc32c.crc32c(data)))
+        + wire.encode_fixed32(6, mask(crc32c.crc32c(data) if crc is None else crc))
         + b"".join(message(7, tensor_slice(extents)) for extents in slices)
     )
+
+
+@dataclass(frozen=True)
+class StringTensor:
+    """The bytes of a string tensor and their checksum, which is not that of the bytes."""
+
+    content: bytes
+    crc: int
+
+
+def string_tensor(strings: Sequence[bytes], claimed: Sequence[int] | None = None) -> StringTensor:
+    """Strings as a bundle stores them; `claimed` are their lengths as written."""
+    lengths = [len(string) for string in strings] if claimed is None else list(claimed)
+    crc = crc32c.crc32c(b"".join(n.to_bytes(4 if n < 1 << 32 else 8, "little") for n in lengths))
+    rest = b"".join([struct.pack("<I", mask(crc)), *strings])
+    return StringTensor(b"".join(map(wire.encode_varint, lengths)) + rest, crc32c.crc32c(rest, crc))
 
 
 def write_bundle(prefix: Path, pairs: Pairs, data: bytes = bytes(16), header: bytes | None = None) -> Path:

@@ -96,15 +96,19 @@ class BundleCheckpoint(Checkpoint):
         self._label = index.label
         shards = _shard_count(index.label, values.pop(b"", None))
         self._entries = {key: _entry(index.label, key, value, shards) for key, value in values.items()}
-        used = sorted({entry.shard for entry in self._entries.values() if not entry.slices})
-        self._shards = {
-            shard: MappedFile(path, label(path)) for shard in used for path in (data_path(prefix, shard, shards),)
-        }
+        self._shards: dict[int, MappedFile] = {}
+        for shard in sorted({entry.shard for entry in self._entries.values() if not entry.slices}):
+            path = data_path(prefix, shard, shards)
+            self._shards[shard] = MappedFile(path, label(path))
+        # None is a shard that is missing, which is named when it is needed: what there is, the index alone tells.
+        sizes = {shard: file.size() for shard, file in self._shards.items()}
         pieces: set[bytes] = set()
         variables = []
         for key, entry in self._entries.items():
-            pieces.update(self._slice_keys(key, entry, len(index.view)))
-            self._check(key, entry)
+            if entry.slices:
+                pieces.update(self._slice_keys(key, entry, len(index.view)))
+            else:
+                self._check(key, entry, sizes[entry.shard])
         self._check_overlaps()
         for key, entry in self._entries.items():
             if key not in pieces:
@@ -117,24 +121,19 @@ class BundleCheckpoint(Checkpoint):
         super().__init__(prefix, variables, [index, *self._shards.values()])
 
     def _slice_keys(self, key: bytes, entry: Entry, index_size: int) -> Iterable[bytes]:
-        """The keys of a partitioned variable's slices."""
+        """The keys of a partitioned variable's slices, after a check that they can make it up."""
         # Each key holds the name, and shares it with at most so many others: more slices than this are not there.
         if len(entry.slices) * len(key) > RESTART_INTERVAL * index_size:
             raise CheckpointError(f"{self._label}: {_shown(key)} claims {len(entry.slices)} slices")
-        return (slice_key(key, extents) for extents in entry.slices)
-
-    def _check(self, key: bytes, entry: Entry) -> None:
-        """Checks an entry against its shard's size, and its size against its shape."""
         try:
-            if entry.slices:
-                slices.check_cover(entry.shape, entry.slices)
-                return
+            slices.check_cover(entry.shape, entry.slices)
         except slices.SliceError as error:
             raise CheckpointError(f"{self._label}: {_shown(key)}: {error}") from error
-        file = self._shards[entry.shard]
-        size = file.size()
-        where = f"{file.label}: {_shown(key)} at offset {entry.offset}"
-        # A shard that is missing is named when it is needed: what a checkpoint holds, its index alone tells.
+        return (slice_key(key, extents) for extents in entry.slices)
+
+    def _check(self, key: bytes, entry: Entry, size: int | None) -> None:
+        """Checks an entry against its shard's size, and its size against its shape."""
+        where = f"{self._shards[entry.shard].label}: {_shown(key)} at offset {entry.offset}"
         if size is not None and entry.end > size:
             raise CheckpointError(
                 f"{where}: needs {entry.size} bytes, and the file has only {size}: it is cut off; get it again"

@@ -26,7 +26,7 @@ _NUMPY = {
     22: "uint32",
     23: "uint64",
 }
-# Not NumPy's own; ml_dtypes registers them under these names.
+# Not NumPy's own; ml_dtypes has them under these names.
 _ML_DTYPES = {
     14: "bfloat16",
     24: "float8_e5m2",

@@ -62,8 +62,8 @@ class Checkpoint(Mapping[str, NDArray[Any]]):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Every file whose bytes make up the checkpoint."""
-        return tuple(file.path for file in self._files)
+        """Every file whose bytes make up the checkpoint; not a shard that is missing, which reading would name."""
+        return tuple(file.path for file in self._files if file.size() is not None)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         variable = self.variables[name]

@@ -67,7 +67,7 @@ class Table:
         try:
             # The metaindex: a table of a checkpoint has nothing there.
             _, offset = self._handle(footer, 0)
-            self._index, _ = self._handle(footer, offset)
+            self.index, _ = self._handle(footer, offset)
         except wire.WireError as error:
             raise CheckpointError(
                 f"{label}: damaged table footer at offset {len(buffer) - FOOTER_SIZE}: {error}; get the file again"
@@ -78,14 +78,14 @@ class Table:
         """(a key not below any in the block, and below all in the next; where the block is), in order."""
         blocks = []
         end = 0
-        for key, value in self.entries(self._index).items():
+        for key, value in self.entries(self.index).items():
             try:
                 handle, _ = self._handle(value, 0)
                 # So that reading every block takes no longer than reading the file.
                 if handle.offset < end:
                     raise wire.WireError(f"it lists a block at offset {handle.offset} that overlaps the one before it")
             except wire.WireError as error:
-                raise self._damaged(self._index, str(error)) from error
+                raise self._damaged(self.index, str(error)) from error
             blocks.append((key, handle))
             end = handle.end
         return blocks

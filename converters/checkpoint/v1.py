@@ -26,6 +26,7 @@ from converters.errors import CheckpointError
 _VALUE_FIELDS = {
     "float32": 5,
     "float64": 6,
+    **dict.fromkeys(("int8", "int16", "int32", "uint8", "uint16"), 7),
     "object": 8,
     "complex64": 9,
     "int64": 10,
@@ -36,7 +37,6 @@ _VALUE_FIELDS = {
     "uint32": 16,
     "uint64": 17,
 }
-_INT_FIELD = 7
 # These are stored as they are in memory; all other numbers are varints.
 _PLAIN = ("float32", "float64", "complex64", "complex128")
 # Of these, the varint holds the bits.
@@ -153,7 +153,9 @@ def _tensor_proto(variable: Variable, extents: Extents, entry: memoryview) -> me
 
 def _values(proto: memoryview, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
     """The values in a TensorProto's typed field, [count]: a view where they are packed as they are in memory."""
-    wanted = _VALUE_FIELDS.get(dtype.name, _INT_FIELD)
+    wanted = _VALUE_FIELDS.get(dtype.name)
+    if wanted is None:
+        raise wire.WireError(f"{dtype}, which the V1 format does not hold")
     if dtype.kind == "O":
         return _strings(proto, wanted, count)
     # TensorFlow packs all values into one field.

@@ -62,6 +62,26 @@ def test_a_v2_checkpoint_with_its_shards(tmp_path: Path) -> None:
         assert [file.name for file in checkpoint.files] == names
 
 
+def test_a_v1_checkpoint_in_shards(tmp_path: Path) -> None:
+    shards = [save_v1(tmp_path / f"s-{i:05d}-of-00002", {f"w{i}": W[i:]}) for i in range(2)]
+    path = pack(tmp_path / "s.tar.gz", {f"run/{shard.name}": shard for shard in shards})
+    with open_checkpoint(path) as checkpoint:
+        assert len(checkpoint.files) == 2
+        for i in range(2):
+            assert_same(checkpoint[f"w{i}"], W[i:])
+    path = pack(tmp_path / "half.tar.gz", {shards[0].name: shards[0]})
+    with pytest.raises(CheckpointError, match="its shards are not all there: found 1 of 2"):
+        open_checkpoint(path)
+
+
+def test_a_member_that_is_there_twice(tmp_path: Path) -> None:
+    path = pack(tmp_path / "twice.tar", {"m.ckpt": b"old"}, "w")
+    with tarfile.open(path, "a") as tar:
+        tar.addfile(member(name="m.ckpt"))
+    with pytest.raises(CheckpointError, match=r"m\.ckpt is in it twice"):
+        open_checkpoint(path)
+
+
 def test_of_several_the_newest_or_the_step_asked_for(tmp_path: Path) -> None:
     files: dict[str, Path | bytes] = {}
     for step in (1, 2):
@@ -94,6 +114,7 @@ def member(kind: bytes = tarfile.REGTYPE, name: str = "evil", size: int = 0, lin
         (member(tarfile.CHRTYPE), "a device"),
         (member(tarfile.BLKTYPE), "a device"),
         (member(tarfile.FIFOTYPE), "a device"),
+        (member(tarfile.GNUTYPE_SPARSE), "a sparse file"),
     ],
 )
 def test_what_does_not_belong_in_an_archive_refuses_it(

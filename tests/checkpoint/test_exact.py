@@ -157,6 +157,36 @@ def test_a_partitioned_v1_variable_in_one_file_and_in_shards(how: str, dtype: st
     assert_same(open_checkpoint(tmp_path / "one")["w"], whole)
 
 
+@st.composite
+def grids(draw: st.DrawFn) -> tuple[tuple[int, ...], list[list[tuple[int, int]]]]:
+    """A shape, and the cells that cuts across every side make, as (start, length) for each side."""
+    sides = draw(st.lists(st.integers(1, 9), min_size=1, max_size=3))
+    cuts = [sorted({0, side, *draw(st.lists(st.integers(1, side), max_size=3))}) for side in sides]
+    spans = [[(start, end - start) for start, end in itertools.pairwise(at)] for at in cuts]
+    return tuple(sides), draw(st.permutations([list(cell) for cell in itertools.product(*spans)]))
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(grid=grids(), dtype=st.sampled_from(["float32", "int16", "bool"]))
+def test_a_variable_cut_in_any_way(
+    file_format: str, grid: tuple[tuple[int, ...], list[list[tuple[int, int]]]], dtype: str, tmp_path: Path
+) -> None:
+    shape, cells = grid
+    whole = random_array(dtype, shape)
+    specs = [f"{' '.join(map(str, shape))} {':'.join(f'{start},{length}' for start, length in cell)}" for cell in cells]
+    parts = [tf.constant(whole[tuple(slice(start, start + length) for start, length in cell)]) for cell in cells]
+    names = ["w"] * len(cells)
+    if file_format == "v1":
+        tf.raw_ops.SaveSlices(filename=str(tmp_path / "w"), tensor_names=names, shapes_and_slices=specs, data=parts)
+    else:
+        tf.raw_ops.SaveV2(prefix=str(tmp_path / "w"), tensor_names=names, shape_and_slices=specs, tensors=parts)
+    checkpoint = open_checkpoint(tmp_path / "w")
+    assert list(checkpoint) == ["w"]
+    assert_same(checkpoint["w"], whole)
+    assert_same(checkpoint["w"], restore(tmp_path / "w", {"w": whole})["w"])
+
+
 def test_strings_of_every_length(tmp_path: Path) -> None:
     strings = np.array([[b"", b"a\x00b"], [b"x" * 70_000, "ü".encode()]], object)
     for file_format, save in SAVE.items():

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.python.training.checkpoint_state_pb2 import CheckpointState
 
 from converters import CheckpointError
-from converters.checkpoint import full_names, object_graph, open_checkpoint
+from converters.checkpoint import full_names, object_graph, open_checkpoint, write_checkpoint
 
 from .conftest import assert_same, random_array, save_v1, save_v2
 
@@ -103,6 +104,8 @@ def test_a_directory_without_a_checkpoint_file(tmp_path: Path) -> None:
         open_checkpoint(tmp_path)
     save_v1(tmp_path / "resnet.ckpt", {"w": W})
     assert holds(tmp_path)
+    (tmp_path / "resnet.ckpt").rename(tmp_path / "resnet.ckpt-00000-of-00001")
+    assert holds(tmp_path)
     save_v2(tmp_path / "other", {"w": W})
     with pytest.raises(CheckpointError, match=r"2 checkpoints: other, resnet\.ckpt; name one of them"):
         open_checkpoint(tmp_path)
@@ -141,6 +144,19 @@ def test_slots_of_an_optimizer_in_the_object_graph(tmp_path: Path) -> None:
     graph = object_graph(checkpoint)
     assert graph[variable_node].attributes[0].full_name == "w"
     assert_same(checkpoint[graph[slot_node].attributes[0].checkpoint_key], optimizer.get_slot(variable, "momentum"))
+
+
+def test_an_object_graph_that_is_none(tmp_path: Path) -> None:
+    key = "_CHECKPOINTABLE_OBJECT_GRAPH"
+    assert object_graph(open_checkpoint(save_v2(tmp_path / "m", {"w": W}))) == ()
+    for array, message in (
+        (W, "not one string"),
+        (np.array(b"\x0a\xff", object), "damaged: "),
+        (np.array(b"\x0a\x04\x0a\x02\x08\x05", object), "damaged: object 5 of 1"),
+    ):
+        write_checkpoint(tmp_path / "g", {key: array})
+        with pytest.raises(CheckpointError, match=message):
+            object_graph(open_checkpoint(tmp_path / "g"))
 
 
 def test_a_variable_that_no_array_holds_leaves_the_others_readable(tmp_path: Path) -> None:
