@@ -45,7 +45,9 @@ def state_dict(source: Source) -> dict[str, Any]:
     torch = frameworks.import_torch()
     state = {}
     for name, array in source.stream():
-        laid_out = mapping.pytorch_layout(name, array).copy()
+        # A copy even where the layout is the same: torch's tensors can be written to, and a checkpoint's arrays cannot.
+        laid_out = mapping.pytorch_array(name, array)
+        laid_out = laid_out.copy() if laid_out is array else laid_out
         if laid_out.dtype.name == "bfloat16":
             # NumPy's bfloat16 is ml_dtypes's, which torch does not know; the bits are the same.
             state[mapping.pytorch_name(name)] = torch.from_numpy(laid_out.view(np.int16)).view(torch.bfloat16)

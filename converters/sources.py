@@ -232,9 +232,10 @@ def _h5_variables(path: Path, file: Any) -> tuple[dict[str, tuple[spec.Shape, np
 
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
+    buffer = memoryview(bytearray(1 << 18))
     with path.open("rb", buffering=0) as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+        while size := file.readinto(buffer):
+            digest.update(buffer[:size])
     return digest.hexdigest()
 
 
