@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import Variable, open_checkpoint
 from converters.errors import InputError
 from converters.recognize import Recognition, recognize
-from converters.sources import PathLike
+
+if TYPE_CHECKING:
+    from converters.sources import PathLike
 
 
 @dataclass(frozen=True)
