@@ -61,6 +61,13 @@ def entry(body: bytes) -> Path:
     return _bundle(forgery.table([(b"", forgery.bundle_header()), (key, piece), (b"w", body)]))
 
 
+def entry_alone(body: bytes) -> Path:
+    """Of a bundle whose data is not there, so that no size can be held against it."""
+    source = entry(body)
+    SHARD.unlink()
+    return source
+
+
 def strings(body: bytes) -> Path:
     """A string tensor of three, whose lengths are 8 bytes each."""
     lengths = [int.from_bytes(body[i : i + 8], "little") for i in (0, 8, 16)]
@@ -105,8 +112,8 @@ def archive(body: bytes) -> Path:
 
 
 TARGETS: list[Callable[[bytes], Path]] = [
-    file, block, index_block, compressed, header, entry, strings, metadata, slice_meta, tensor, saved_slices, graph,
-    archive,
+    file, block, index_block, compressed, header, entry, entry_alone, strings, metadata, slice_meta, tensor,
+    saved_slices, graph, archive,
 ]  # fmt: skip
 
 
@@ -165,6 +172,7 @@ def seeds() -> list[bytes]:
         compressed: bytes(snappy.compress_raw(forgery.block(pairs))),
         header: forgery.bundle_header(2),
         entry: forgery.bundle_entry([4], slices=[[(0, 2)], [(2, 2)]]),
+        entry_alone: forgery.bundle_entry([2], slices=[[(0, 2)]]),
         strings: b"".join(length.to_bytes(8, "little") for length in (1, 0, 3)) + b"accc",
         metadata: forgery.message(1, forgery.slice_meta("w", [3], [ALL])) + forgery.message(2, forgery.number(1, 1)),
         slice_meta: forgery.slice_meta("w", [3], [[(0, 1)], [(1, 2)]]),

@@ -30,6 +30,7 @@ _GZIP_RATIO = 1032
 _HEADER_BUDGET = 16 << 20
 _LARGEST_STATE = 1 << 20
 _CHUNK = 1 << 20
+_SEVERAL = "ask for a step, or unpack it and name one"
 
 
 def unpack(path: Path, step: int | None = None) -> tuple[tempfile.TemporaryDirectory[str], str]:
@@ -48,7 +49,7 @@ def unpack(path: Path, step: int | None = None) -> tuple[tempfile.TemporaryDirec
     where = shown(str(path))
     try:
         contents = _contents(path, where)
-        chosen = choose(where, candidates(contents.tables, contents.sizes), contents.state, step)
+        chosen = choose(where, candidates(contents.tables, contents.sizes), contents.state, step, _SEVERAL)
         return _extract(path, where, chosen, contents), PurePosixPath(chosen.prefix).name
     except CheckpointError:
         raise

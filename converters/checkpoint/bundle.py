@@ -162,8 +162,8 @@ class BundleCheckpoint(Checkpoint):
         if not entry.slices:
             return self._read_entry(variable, entry)
         where = f"{self._label}: {shown(variable.name)}"
-        pieces: list[tuple[Extents, Entry]] = []
-        # Whether all slices are there, before the whole is allocated.
+        pieces: list[tuple[Extents, NDArray[Any]]] = []
+        # All of them, before the whole is allocated.
         for extents in entry.slices:
             piece = self._entries.get(slice_key(key, extents))
             if piece is None:
@@ -171,13 +171,9 @@ class BundleCheckpoint(Checkpoint):
             shape = slices.slice_shape(variable.shape, extents)
             if piece.shape != shape or piece.dtype != entry.dtype or piece.slices:
                 raise CheckpointError(f"{where}: a slice of shape {list(piece.shape)} where {list(shape)} should be")
-            pieces.append((extents, piece))
+            pieces.append((extents, self._read_entry(variable, piece)))
         try:
-            return slices.assemble(
-                variable.shape,
-                variable.dtype,
-                ((extents, self._read_entry(variable, piece)) for extents, piece in pieces),
-            )
+            return slices.assemble(variable.shape, variable.dtype, pieces)
         except slices.SliceError as error:
             raise CheckpointError(f"{where}: {error}") from error
 

@@ -17,6 +17,8 @@ _V1_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})", re.DOTALL)
 _V1_PATTERN = "-?????-of-?????"
 GZIP_MAGIC = b"\x1f\x8b"
 _TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
+# Files that stand for the directory that they are in.
+_OF_DIRECTORIES = ("checkpoint", "saved_model.pb")
 # Of a `checkpoint` file, a short text.
 _LARGEST_STATE = 16 << 20
 _LISTED = 10
@@ -44,12 +46,14 @@ def locate(source: Path, step: int | None = None) -> Located:
 
     Args:
       source: a V1 file, a prefix, any file of a V2 or sharded V1 checkpoint, the `.meta` beside one, or a directory:
-        with a `checkpoint` file, of a SavedModel, or with one checkpoint in it.
+        with a `checkpoint` file (or that file), of a SavedModel, or with one checkpoint in it.
       step: which of a training run's checkpoints, PREFIX-STEP; None is the newest.
 
     Raises:
       CheckpointError: there is no checkpoint, or more than one.
     """
+    if source.name in _OF_DIRECTORIES and source.is_file() and not ends_as_table(source):
+        source = source.parent
     if source.is_dir():
         source = _in_directory(source, step)
     elif step is not None:
@@ -129,7 +133,9 @@ def candidates(tables: Iterable[str], names: Iterable[str]) -> list[Candidate]:
     return [Candidate(prefix, file_format, tuple(found)) for (prefix, file_format), found in sorted(files.items())]
 
 
-def choose(where: str, found: list[Candidate], state: str | None, step: int | None) -> Candidate:
+def choose(
+    where: str, found: list[Candidate], state: str | None, step: int | None, otherwise: str = "name one of them"
+) -> Candidate:
     """The candidate that is meant.
 
     Args:
@@ -137,6 +143,7 @@ def choose(where: str, found: list[Candidate], state: str | None, step: int | No
       found: the checkpoints there.
       state: the text of the `checkpoint` file; None where there is none.
       step: the one asked for; None is the newest that `state` names, or the only one.
+      otherwise: what to do where several could be meant.
 
     Raises:
       CheckpointError: none is, or more than one.
@@ -157,7 +164,7 @@ def choose(where: str, found: list[Candidate], state: str | None, step: int | No
     if not found:
         raise CheckpointError(f"{where}: no checkpoint in it")
     if len(found) > 1:
-        raise several(where, [candidate.prefix for candidate in found], "name one of them")
+        raise several(where, [candidate.prefix for candidate in found], otherwise)
     return found[0]
 
 
@@ -174,7 +181,7 @@ def newest_of(where: str, state: str) -> str:
     Raises:
       CheckpointError: it names none.
     """
-    found = re.search(r"""^\s*model_checkpoint_path\s*:\s*(["'])((?:[^\\\n]|\\.)*?)\1""", state, re.MULTILINE)
+    found = re.search(r"""^[ \t]*model_checkpoint_path[ \t]*:[ \t]*(["'])((?:[^\\\n]|\\.)*?)\1""", state, re.MULTILINE)
     if not found:
         raise CheckpointError(f"{where}: its 'checkpoint' file names no checkpoint; name the checkpoint itself")
     return _unescaped(found[2])

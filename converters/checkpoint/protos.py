@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 from converters.checkpoint import wire
 from converters.checkpoint.ordered_code import FULL_EXTENT
 
-# TensorShape::MaxDimensions() of tensorflow/core/framework/tensor_shape.h.
-_MAX_RANK = 254
+# What NumPy holds, from its first version on; TensorFlow holds 254, and computes with 8.
+_MAX_RANK = 32
+# NumPy multiplies an empty array's other sides all the same.
+_MAX_BYTES, _LARGEST_ITEM = 1 << 63, 16
 # TF_CHECKPOINT_VERSION of tensorflow/core/public/release_version.h, kTensorBundleVersion of tensor_bundle.cc.
 _VERSION = 1
 
@@ -15,7 +19,7 @@ def shape(buffer: memoryview) -> tuple[int, ...]:
     """TensorShapeProto: the sides.
 
     Raises:
-      wire.WireError: no message, an unknown rank, or a negative side.
+      wire.WireError: no message, an unknown rank, a negative side, or a shape that no array can have.
     """
     sides = []
     for field, _, value in wire.fields(buffer):
@@ -28,6 +32,8 @@ def shape(buffer: memoryview) -> tuple[int, ...]:
                 raise wire.WireError(f"a shape of more than {_MAX_RANK} sides")
         elif field == 3 and wire.number(value):
             raise wire.WireError("a shape of unknown rank")
+    if not all(sides) and math.prod(filter(None, sides)) * _LARGEST_ITEM >= _MAX_BYTES:
+        raise wire.WireError(f"an empty shape with sides that are too large: {sides}")
     return tuple(sides)
 
 

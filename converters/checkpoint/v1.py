@@ -88,7 +88,8 @@ class V1Checkpoint(Checkpoint):
             slices.check_cover(variable.shape, [extents for extents, _ in found])
             if len(found) == 1:
                 return _read_slice(variable, *found[0]).reshape(variable.shape)
-            pieces = ((extents, _read_slice(variable, extents, table)) for extents, table in found)
+            # All of them, before the whole is allocated.
+            pieces = [(extents, _read_slice(variable, extents, table)) for extents, table in found]
             return slices.assemble(variable.shape, variable.dtype, pieces)
         except slices.SliceError as error:
             raise CheckpointError(f"{self._where(variable)}: {error}") from error

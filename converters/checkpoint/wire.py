@@ -26,6 +26,9 @@ class WireError(ValueError):
 
 def varint(buffer: memoryview, offset: int) -> tuple[int, int]:
     """The unsigned varint of at most 64 bits at `offset`, and the offset behind it."""
+    # Nearly all are of one byte.
+    if offset < len(buffer) and buffer[offset] < 0x80:
+        return buffer[offset], offset + 1
     value = 0
     for index, byte in enumerate(buffer[offset : offset + _LONGEST_VARINT]):
         value |= (byte & 0x7F) << (7 * index)

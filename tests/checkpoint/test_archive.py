@@ -89,7 +89,7 @@ def test_of_several_the_newest_or_the_step_asked_for(tmp_path: Path) -> None:
         for suffix in (".index", ".data-00000-of-00001"):
             files[f"run/m-{step}{suffix}"] = Path(f"{prefix}{suffix}")
     path = pack(tmp_path / "several.tar.gz", files)
-    with pytest.raises(CheckpointError, match="2 checkpoints: run/m-1, run/m-2; name one of them"):
+    with pytest.raises(CheckpointError, match="2 checkpoints: run/m-1, run/m-2; ask for a step, or unpack it"):
         open_checkpoint(path)
     assert_same(open_checkpoint(path, step=2)["w"], W[2:])
     with pytest.raises(CheckpointError, match="no checkpoint of step 3; there are: run/m-1, run/m-2"):

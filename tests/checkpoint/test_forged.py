@@ -19,6 +19,8 @@ from converters.checkpoint import open_checkpoint, wire
 from converters.checkpoint.ordered_code import slice_key
 from converters.checkpoint.table import Table
 
+ALL = [(0, -1)]
+
 
 def read_all(source: Path) -> None:
     with open_checkpoint(source) as checkpoint:
@@ -55,7 +57,11 @@ ENTRIES: dict[str, tuple[bytes, str]] = {
     "a shape that overflows 64 bits": (bundle_entry([2**62, 4, 2**62]), "do not hold float32 of shape"),
     "a shape that wraps to the right size": (bundle_entry([2**62, 4, 1]), "do not hold float32 of shape"),
     "a negative side": (bundle_entry([-4]), "a side of -4"),
-    "a rank of 300": (bundle_entry([1] * 300), "a shape of more than 254 sides"),
+    "a rank of 300": (bundle_entry([1] * 300), "a shape of more than 32 sides"),
+    "a rank of 33": (bundle_entry([1] * 33), "a shape of more than 32 sides"),
+    "nothing, 2^62 times": (bundle_entry([0, 2**62], size=0, data=b""), "an empty shape with sides that are too large"),
+    "the largest side, of nothing": (bundle_entry([2**63 - 1, 0], size=0, data=b""), "an empty shape with sides"),
+    "strings of no number": (bundle_entry([0, 2**61, 2**61], dtype=7, size=4), "an empty shape with sides"),
     "an unknown rank": (number(1, 1) + message(2, number(3, 1)), "unknown rank"),
     "a size beyond the file": (
         bundle_entry([2**40], size=2**42),
@@ -154,6 +160,18 @@ def test_slices_that_are_not_what_they_should_be(tmp_path: Path) -> None:
         pairs.append((slice_key(b"w", extents), entry))
         offset += size
     refused(forgery.write_bundle(tmp_path / "m", sorted(pairs), data=bytes(offset)), "do not cover the shape")
+
+
+def test_a_slice_that_only_an_index_vouches_for(tmp_path: Path) -> None:
+    side = 2**60
+    pairs = [
+        (slice_key(b"w", ALL), bundle_entry([side], size=4 * side)),
+        (b"w", bundle_entry([side], slices=[ALL])),
+    ]
+    prefix = forgery.write_bundle(tmp_path / "m", pairs)
+    refused(prefix, "needs 4611686018427387904 bytes")
+    (tmp_path / "m.data-00000-of-00001").unlink()
+    refused(prefix, "m.data-00000-of-00001: cannot be read: No such file")
 
 
 def test_more_slices_than_their_names_leave_room_for(tmp_path: Path) -> None:
@@ -300,7 +318,6 @@ def v1(path: Path, *pairs: tuple[bytes, bytes]) -> Path:
     return path
 
 
-ALL = [(0, -1)]
 FLOATS = forgery.packed_floats(4)
 
 
@@ -318,6 +335,14 @@ V1: dict[str, tuple[list[tuple[bytes, bytes]], str]] = {
         "does not fit into",
     ),
     "a shape of 2^60 bytes of varints": ([meta("w", [2**60], [ALL], 3)], "does not fit into"),
+    "nothing, 2^62 times": (
+        [meta("w", [0, 2**62], [ALL * 2]), v1_data("w", ALL * 2, b"")],
+        "an empty shape with sides",
+    ),
+    "a rank of 65": (
+        [meta("w", [1] * 65, [ALL * 65]), v1_data("w", ALL * 65, FLOATS)],
+        "a shape of more than 32 sides",
+    ),
     "a variable that is not there": ([meta("w", [4], [ALL])], "the metadata lists it, but the file does not hold it"),
     "a variable without slices": ([meta("w", [4], [])], "do not cover the shape"),
     "an entry that is another's": (

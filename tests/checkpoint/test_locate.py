@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,7 @@ def test_the_newest_of_a_directory_or_the_step_asked_for(tmp_path: Path) -> None
         manager.save(step)
     key = "v/.ATTRIBUTES/VARIABLE_VALUE"
     assert open_checkpoint(tmp_path)[key] == 30
+    assert open_checkpoint(tmp_path / "checkpoint")[key] == 30
     assert open_checkpoint(tmp_path, step=20)[key] == 20
     assert open_checkpoint(tmp_path / "ckpt", step=10)[key] == 10
     with pytest.raises(CheckpointError, match="no checkpoint of step 40; there are: ckpt-10, ckpt-20, ckpt-30"):
@@ -124,6 +126,7 @@ def test_a_saved_model_and_its_object_graph(tmp_path: Path) -> None:
     module.layer = tf.Module()
     module.layer.kernel = tf.Variable(W, name="resnet/kernel")
     tf.saved_model.save(module, str(tmp_path / "model"))
+    assert set(open_checkpoint(tmp_path / "model" / "saved_model.pb")) == set(open_checkpoint(tmp_path / "model"))
     checkpoint = open_checkpoint(tmp_path / "model")
     key = "layer/kernel/.ATTRIBUTES/VARIABLE_VALUE"
     assert_same(checkpoint[key], W)
@@ -212,3 +215,12 @@ def test_any_other_path_is_one_line_of_error(source: str, tmp_path: Path, monkey
     with pytest.raises(CheckpointError) as raised:
         open_checkpoint(source)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("filler", ["\n", " ", 'model_checkpoint_path: "', "\\", "model_checkpoint_path:\n"])
+def test_a_checkpoint_file_of_a_megabyte_takes_no_time(filler: str, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").write_text(filler * (2**20 // len(filler)))
+    began = time.perf_counter()
+    with pytest.raises(CheckpointError, match=r"names no checkpoint|which is not there"):
+        open_checkpoint(tmp_path)
+    assert time.perf_counter() - began < 2
