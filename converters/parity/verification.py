@@ -33,6 +33,7 @@ def verify(
     spatial_squeeze: bool = True,
     device: str = "cpu",
     scope: str | None = None,
+    step: int | None = None,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Report:
@@ -48,6 +49,7 @@ def verify(
       global_pool, output_stride, spatial_squeeze: as the networks have them.
       device: `cpu` or `cuda`, of the port; the TF-Slim graph always runs on the CPU.
       scope: which network, where the source holds several.
+      step: which checkpoint of a training run's directory; None is the newest.
       seed: of the input, uniform in [-1, 1].
       progress: is told what is going on.
 
@@ -66,7 +68,7 @@ def verify(
             f"or set KERAS_BACKEND=tensorflow"
         )
     arguments = {"global_pool": global_pool, "output_stride": output_stride, "spatial_squeeze": spatial_squeeze}
-    with open_source(source, scope) as opened:
+    with open_source(source, scope, step) as opened:
         network = opened.network
         side = network.default_image_size
         height, width = size or (side, side)
