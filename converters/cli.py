@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from converters.recognize import Recognition
 
 SCOPE = click.option("--scope", metavar="SCOPE", help="Which network, where the file holds several.")
+STEP = click.option("--step", metavar="N", type=int, help="Which checkpoint of a run's directory. [the newest]")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 
 
@@ -42,8 +43,9 @@ def cli() -> None:
 @cli.command()
 @click.argument("src")
 @SCOPE
+@STEP
 @JSON
-def inspect(src: str, scope: str | None, as_json: bool) -> None:
+def inspect(src: str, scope: str | None, step: int | None, as_json: bool) -> None:
     """Say what the checkpoint SRC holds. No tensor is read.
 
     \b
@@ -52,7 +54,7 @@ def inspect(src: str, scope: str | None, as_json: bool) -> None:
     """
     from converters.inspection import inspect
 
-    found = inspect(src, scope)
+    found = inspect(src, scope, step)
     click.echo(json.dumps(found.to_json()) if as_json else _inspection_text(found))
 
 
@@ -61,7 +63,8 @@ def inspect(src: str, scope: str | None, as_json: bool) -> None:
 @click.argument("dst")
 @click.option("--to", metavar="TARGET", help="pytorch, keras or slim; follows from DST's suffix.")
 @SCOPE
-def convert(src: str, dst: str, to: str | None, scope: str | None) -> None:
+@STEP
+def convert(src: str, dst: str, to: str | None, scope: str | None, step: int | None) -> None:
     """Convert the network in SRC to DST: .safetensors, .pth, .keras, .weights.h5, or .ckpt for a slim checkpoint.
 
     DST appears whole or not at all.
@@ -72,7 +75,7 @@ def convert(src: str, dst: str, to: str | None, scope: str | None) -> None:
     """
     from converters.conversion import convert
 
-    done = convert(src, dst, to, scope)
+    done = convert(src, dst, to, scope, step)
     click.echo(f"{dst}: {_network_text(done.recognition)}, from {src}")
     for line in _extras_lines(done.recognition):
         click.echo(f"left out: {line}")
@@ -92,6 +95,7 @@ def convert(src: str, dst: str, to: str | None, scope: str | None) -> None:
 @click.option("--no-spatial-squeeze", is_flag=True, help="Keep logits of rank 4.")
 @click.option("--device", metavar="DEVICE", default="cpu", help="cpu or cuda, for the port. [cpu]")
 @SCOPE
+@STEP
 @JSON
 def verify(
     src: str,
@@ -105,6 +109,7 @@ def verify(
     no_spatial_squeeze: bool,
     device: str,
     scope: str | None,
+    step: int | None,
     as_json: bool,
 ) -> None:
     """Compare every end point of CONVERTED with the TF-Slim graph running SRC; exit with 1 if one differs.
@@ -131,6 +136,7 @@ def verify(
             spatial_squeeze=not (no_spatial_squeeze or no_global_pool),
             device=device,
             scope=scope,
+            step=step,
             progress=progress,
         )
     click.echo(json.dumps(report.to_json()) if as_json else _report_text(report))
@@ -234,6 +240,7 @@ def _report_text(report: Report) -> str:
     lines = [title + (f" {'TF-Slim':>9} {'ratio':>6}" if float32 else "")]
     for row in report.rows:
         lines.append(_row_text(row, width) + ("" if row.ok else click.style("  DIFFERS", fg="red", bold=True)))
+        lines += [f"  {click.style('DIFFERS', fg='red', bold=True)}: {name}" for name in report.variables_of(row)]
     worst = report.worst
     limit = "1.5 times TF-Slim's own float32 rounding, plus 1e-07" if float32 else f"{worst.limit:.0e}"
     height, width_ = report.input_shape[1:3]
@@ -243,14 +250,16 @@ def _report_text(report: Report) -> str:
         f"batch {report.input_shape[0]} of {height}x{width_}; weights of the reference read by {report.reader}",
         f"worst: {worst.name}: rel_l2 {worst.rel_l2:.2e}, limit {worst.limit:.2e}",
     ]
-    first = report.first_difference
-    if first is None:
+    if report.weights_compared:
+        same = report.weights_compared - len(report.weights_different)
+        lines.append(f"weights: {same} of {report.weights_compared} variables are the source's, bit for bit")
+    if report.ok:
         verdict = click.style("equal", fg="green", bold=True)
         lines.append(f"{verdict}: all {len(report.rows)} end points within {limit}")
     else:
         count = sum(not row.ok for row in report.rows)
         verdict = click.style("DIFFERENT", fg="red", bold=True)
-        lines.append(f"{verdict}: {count} of {len(report.rows)} end points, the first is {first.name}")
+        lines.append(f"{verdict}: {count} of {len(report.rows)} end points; it begins at {report.first_difference}")
     return "\n".join(lines)
 
 

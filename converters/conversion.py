@@ -21,7 +21,9 @@ class Conversion:
     recognition: Recognition
 
 
-def convert(source: PathLike, destination: PathLike, to: str | None = None, scope: str | None = None) -> Conversion:
+def convert(
+    source: PathLike, destination: PathLike, to: str | None = None, scope: str | None = None, step: int | None = None
+) -> Conversion:
     """Converts a checkpoint, or a converted file, to the format that the destination's suffix names.
 
     Args:
@@ -31,6 +33,7 @@ def convert(source: PathLike, destination: PathLike, to: str | None = None, scop
         whole or not at all; what stood there is replaced only by a whole file.
       to: `pytorch`, `keras` or `slim`; None follows from the suffix.
       scope: which network, where the source holds several.
+      step: which checkpoint of a training run's directory; None is the newest.
 
     Raises:
       InputError: the source cannot be read or holds no whole network, or the destination cannot be written.
@@ -38,7 +41,7 @@ def convert(source: PathLike, destination: PathLike, to: str | None = None, scop
     destination = Path(destination)
     # Before the source is read, so that a mistyped name costs nothing.
     target = target_of(destination, to)
-    with open_source(source, scope) as opened:
+    with open_source(source, scope, step) as opened:
         if destination.exists() and any(destination.samefile(file) for file in opened.files):
             raise InputError(f"{destination}: is the source itself; choose another destination")
         target.write(opened, destination)

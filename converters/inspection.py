@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from converters.checkpoint import Variable, open_checkpoint
 from converters.errors import InputError
 from converters.recognize import Recognition, recognize
-from converters.sources import PathLike
+
+if TYPE_CHECKING:
+    from converters.sources import PathLike
 
 
 @dataclass(frozen=True)
@@ -53,17 +55,18 @@ class Inspection:
         }
 
 
-def inspect(path: PathLike, scope: str | None = None) -> Inspection:
+def inspect(path: PathLike, scope: str | None = None, step: int | None = None) -> Inspection:
     """What a checkpoint holds. No tensor is read.
 
     Args:
       path: what `open_checkpoint` takes.
       scope: which network, where there are several.
+      step: which checkpoint of a training run's directory; None is the newest.
 
     Raises:
       CheckpointError: it is not a checkpoint, or damaged.
     """
-    with open_checkpoint(path) as checkpoint:
+    with open_checkpoint(path, step) as checkpoint:
         variables = tuple(checkpoint.variables.values())
         try:
             found, doubt = recognize({v.name: v.shape for v in variables}, str(path), scope), None

@@ -25,6 +25,7 @@ PYTORCH_LEAVES = {
 }
 KERAS_LEAVES = {"weights": "kernel", "biases": "bias"}
 
+_TILE = 64
 _PYTORCH_AXES = {4: (3, 2, 0, 1), 2: (1, 0)}
 _SLIM_LEAVES = {"weight": "weights", "bias": "biases"}
 _SLIM_BATCH_NORM_LEAVES = {
@@ -44,6 +45,22 @@ def pytorch_name(name: str) -> str:
 def pytorch_layout(name: str, array: Array) -> Array:
     """The array of slim's variable `name` as PyTorch lays it out: a view, transposed where it is a kernel."""
     return array.transpose(_PYTORCH_AXES[array.ndim]) if _is_kernel(name, array.ndim) else array
+
+
+def pytorch_array(name: str, array: Array) -> Array:
+    """The array of slim's variable `name` in PyTorch's layout, contiguous: `array` itself where that is what it is."""
+    if not _is_kernel(name, array.ndim):
+        return np.ascontiguousarray(array)
+    depth_in, depth = array.shape[-2:]
+    # As [taps, in, out] -> [out, in, taps]; a fully connected weight has one tap. A tile at a time, copied before it is
+    # transposed: reading and writing then both stay in the cache, which is twice as fast as one strided copy.
+    kernel = array.reshape(-1, depth_in, depth)
+    out = np.empty((depth, depth_in, len(kernel)), array.dtype)
+    for i in range(0, depth_in, _TILE):
+        for o in range(0, depth, _TILE):
+            tile = kernel[:, i : i + _TILE, o : o + _TILE].copy()
+            out[o : o + _TILE, i : i + _TILE] = tile.transpose(2, 1, 0)
+    return out.reshape(pytorch_shape(name, array.shape))
 
 
 def slim_layout(name: str, array: Array) -> Array:

@@ -10,33 +10,35 @@ from converters import frameworks, mapping
 from converters.sources import PathLike, Source, open_source
 
 
-def load_pytorch(path: PathLike, scope: str | None = None, **arguments: Any) -> Any:
+def load_pytorch(path: PathLike, scope: str | None = None, step: int | None = None, **arguments: Any) -> Any:
     """The PyTorch model of a checkpoint or of a converted file, in eval mode.
 
     Args:
       path: what `open_source` takes.
       scope: which network, where there are several.
+      step: which checkpoint of a training run's directory; None is the newest.
       arguments: of the model's class (`global_pool`, `output_stride`, `spatial_squeeze`).
 
     Raises:
       InputError: it cannot be read, or holds no whole network, or PyTorch is not installed.
     """
-    with open_source(path, scope) as source:
+    with open_source(path, scope, step) as source:
         return pytorch_model(source, **arguments)
 
 
-def load_keras(path: PathLike, scope: str | None = None, **arguments: Any) -> Any:
+def load_keras(path: PathLike, scope: str | None = None, step: int | None = None, **arguments: Any) -> Any:
     """The Keras model of a checkpoint or of a converted file.
 
     Args:
       path: what `open_source` takes.
       scope: which network, where there are several.
+      step: which checkpoint of a training run's directory; None is the newest.
       arguments: of the family's `build` (`global_pool`, `output_stride`, `spatial_squeeze`, `dtype`).
 
     Raises:
       InputError: it cannot be read, or holds no whole network, or Keras or its backend is not installed.
     """
-    with open_source(path, scope) as source:
+    with open_source(path, scope, step) as source:
         return keras_model(source, **arguments)
 
 
@@ -45,7 +47,9 @@ def state_dict(source: Source) -> dict[str, Any]:
     torch = frameworks.import_torch()
     state = {}
     for name, array in source.stream():
-        laid_out = mapping.pytorch_layout(name, array).copy()
+        # A copy even where the layout is the same: torch's tensors can be written to, and a checkpoint's arrays cannot.
+        laid_out = mapping.pytorch_array(name, array)
+        laid_out = laid_out.copy() if laid_out is array else laid_out
         if laid_out.dtype.name == "bfloat16":
             # NumPy's bfloat16 is ml_dtypes's, which torch does not know; the bits are the same.
             state[mapping.pytorch_name(name)] = torch.from_numpy(laid_out.view(np.int16)).view(torch.bfloat16)

@@ -29,6 +29,7 @@ PathLike = str | os.PathLike[str]
 
 PYTORCH_SUFFIXES = (".safetensors", ".pth", ".pt")
 KERAS_SUFFIXES = (".keras", ".weights.h5")
+FLOATING_POINT = ("float16", "bfloat16", "float32", "float64")
 
 
 @dataclass(frozen=True)
@@ -69,20 +70,21 @@ class Source:
 
 
 @contextmanager
-def open_source(path: PathLike, scope: str | None = None) -> Iterator[Source]:
+def open_source(path: PathLike, scope: str | None = None, step: int | None = None) -> Iterator[Source]:
     """Opens a checkpoint, a `.safetensors`, `.pth`, `.keras` or `.weights.h5` file, and recognises the network in it.
 
     Args:
       path: the file, or whatever else `open_checkpoint` takes.
       scope: which network to take from a checkpoint that holds several. A converted file holds one, without a scope of
         slim's; then `scope` is the one to give it, and None takes what the file remembers, or the network's name.
+      step: which checkpoint of a training run's directory; None is the newest.
 
     Raises:
       InputError: it cannot be read, or holds no network or one that is not whole.
     """
     path = Path(path)
     if not path.name.endswith(PYTORCH_SUFFIXES + KERAS_SUFFIXES):
-        with open_checkpoint(path) as checkpoint:
+        with open_checkpoint(path, step) as checkpoint:
             yield _of_checkpoint(path, checkpoint, scope)
         return
     if not path.is_file():
@@ -122,7 +124,7 @@ def _of_checkpoint(path: Path, checkpoint: Checkpoint, scope: str | None) -> Sou
 
     dtypes = {relative[name]: checkpoint.variables[name].dtype for name in relative}
     for name, dtype in dtypes.items():
-        if dtype.kind not in "fV":
+        if dtype.name not in FLOATING_POINT:
             raise InputError(f"{path}: {name} is of dtype {dtype}, not floating point; slimport converts weights only")
     return Source(path, checkpoint.files, recognition, dtypes, stream, checkpoint)
 
@@ -232,9 +234,10 @@ def _h5_variables(path: Path, file: Any) -> tuple[dict[str, tuple[spec.Shape, np
 
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
+    buffer = memoryview(bytearray(1 << 18))
     with path.open("rb", buffering=0) as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+        while size := file.readinto(buffer):
+            digest.update(buffer[:size])
     return digest.hexdigest()
 
 

@@ -7,5 +7,4 @@ source scripts/environment.sh test
 ruff check .
 ruff format --check .
 mypy
-# One file's tests stay in one process, so that each full-size checkpoint is made once.
-python -m pytest --numprocesses 2 --dist loadfile "$@"
+python -m pytest --numprocesses 2 --dist worksteal "$@"

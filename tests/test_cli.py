@@ -6,11 +6,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Run, save_small
+from conftest import ROOT, SMALL, Run, save_small
 
 from converters import frameworks, inspect, open_checkpoint
 
@@ -224,3 +225,31 @@ def test_a_reader_that_goes_away_is_no_error(small_v2: Path) -> None:
     command = f'{sys.executable} -c "from converters.cli import main; main()" inspect {small_v2} | head -1'
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_step_of_a_run_can_be_chosen(slimport: Slimport, tmp_path: Path) -> None:
+    from converters.checkpoint import write_checkpoint
+
+    for step, classes in ((100, 3), (200, 5)):
+        path = save_small(tmp_path / f"model.ckpt-{step}", "v2", replace(SMALL, num_classes=classes))
+        write_checkpoint(path, dict(open_checkpoint(path)))
+    (tmp_path / "checkpoint").write_text(
+        'model_checkpoint_path: "model.ckpt-200"\n'
+        'all_model_checkpoint_paths: "model.ckpt-100"\nall_model_checkpoint_paths: "model.ckpt-200"\n'
+    )
+    newest = slimport("convert", tmp_path, tmp_path / "m.safetensors")
+    assert "5 classes" in newest.out
+    assert "3 classes" in slimport("convert", tmp_path, tmp_path / "m.safetensors", "--step", "100").out
+    assert json.loads(slimport("inspect", tmp_path, "--json", "--step", "100").out)["model"]["num_classes"] == 3
+    assert slimport("verify", tmp_path, tmp_path / "m.safetensors", "--step", "100", "--size", "33").code == 0
+
+
+def test_a_released_archive_is_converted_and_verified_as_it_is(slimport: Slimport, tmp_path: Path) -> None:
+    path = save_small(tmp_path / "release" / "small.ckpt", "v1")
+    archive = tmp_path / "small_2017.tar.gz"
+    subprocess.run(["tar", "-czf", archive, "-C", path.parent, path.name], check=True)
+    run = slimport("convert", archive, tmp_path / "m.safetensors")
+    assert (run.code, run.err) == (0, "")
+    run = slimport("verify", archive, tmp_path / "m.safetensors", "--size", "40")
+    assert run.code == 0, run
+    assert "read by tensorflow" in run.out

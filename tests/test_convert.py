@@ -47,7 +47,7 @@ sys.argv[1:] = ["convert", *sys.argv[1:]]
 try:
     main()
 except SystemExit as end:
-    assert end.code == 0, end.code
+    assert not end.code, end.code
 heavy = {"tensorflow", "torch", "keras", "jax", "tf_slim", "h5py"}
 print(sorted(heavy & {name.partition(".")[0] for name in sys.modules}))
 """

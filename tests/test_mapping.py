@@ -35,8 +35,16 @@ def test_layouts_come_back() -> None:
     for name, array in random_weights(SMALL).items():
         there = mapping.pytorch_layout(name, array)
         assert there.shape == mapping.pytorch_shape(name, array.shape)
+        np.testing.assert_array_equal(mapping.pytorch_array(name, array), there)
+        assert mapping.pytorch_array(name, array).flags.c_contiguous
         assert mapping.slim_shape(name, there.shape) == array.shape
         np.testing.assert_array_equal(mapping.slim_layout(name, there), array)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 65, 130), (7, 7, 3, 64), (1, 1, 200, 1), (5, 1, 1, 129), (70, 131)])
+def test_a_tiled_transposition_is_a_transposition(shape: tuple[int, ...]) -> None:
+    array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    np.testing.assert_array_equal(mapping.pytorch_array("x/weights", array), mapping.pytorch_layout("x/weights", array))
 
 
 def test_a_fully_connected_weight_is_transposed() -> None:

@@ -14,6 +14,7 @@ import pytest
 from conftest import DEPTHS, ROOT, random_images
 
 from converters import frameworks
+from converters.parity.tf_slim import building_graphs
 
 frameworks.import_nets()
 import tensorflow.compat.v1 as tf
@@ -50,7 +51,7 @@ def test_variables_end_points_and_outputs_are_tf_slims(name: str) -> None:
     theirs = import_module("tf_slim.nets.resnet_v2")
     images = random_images((2, 65, 50, 3))
     runs = []
-    with tf.Graph().as_default(), tf.Session() as session:
+    with tf.Graph().as_default(), building_graphs(), tf.Session() as session:
         inputs = tf.constant(images)
         for module, more in ((theirs, {}), (resnet_v2, {"spatial_squeeze": False})):
             before = len(tf.global_variables())

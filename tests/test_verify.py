@@ -12,33 +12,63 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+import slimport.pytorch
 from converters import convert
-from converters.parity.compare import Report, Row, compare, max_abs, neighbours, rel_l2
+from converters.parity.compare import Report, Row, compare, compare_float32, max_abs, neighbours, rel_l2
+
+GAMMA = "block3.unit_2.bottleneck_v2.conv2.BatchNorm.weight"
+FIRST = "resnet_v2_50/block3/unit_2/bottleneck_v2/conv2"
 
 
-def change(path: Path, name: str, factor: float) -> None:
-    """Multiplies the first number of one tensor of a safetensors file."""
+def change_gamma(path: Path, channel: int) -> None:
+    """Changes one gamma in a safetensors file by one part in a thousand."""
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
     state = load_file(path)
-    state[name].view(-1)[0] *= factor
+    state[GAMMA][channel] *= 1.001
     save_file(state, path, metadata)
+
+
+def channels(path: Path) -> tuple[int, int]:
+    """A channel behind that gamma that ReLU lets through, and one that it holds at 0, for the input of `verify`."""
+    images = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (1, 97, 97, 3)).astype(np.float32))
+    with torch.inference_mode():
+        _, end_points = slimport.pytorch.load(path).end_points(images.permute(0, 3, 1, 2))
+    highest = end_points[FIRST].amax((0, 2, 3))
+    assert highest.min() == 0
+    return int(highest.argmax()), int(highest.argmin())
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_one_gamma_changed_by_a_thousandth_is_found_where_it_is(
     dtype: str, slimport: Any, resnet_v2_50_checkpoint: Any, tmp_path: Path
 ) -> None:
-    checkpoint = resnet_v2_50_checkpoint("v2")
-    convert(checkpoint, tmp_path / "m.safetensors")
-    assert slimport("verify", checkpoint, tmp_path / "m.safetensors", "--dtype", dtype, "--size", "97").code == 0
-    change(tmp_path / "m.safetensors", "block3.unit_2.bottleneck_v2.conv2.BatchNorm.weight", 1.001)
-    run = slimport("verify", checkpoint, tmp_path / "m.safetensors", "--dtype", dtype, "--size", "97")
+    checkpoint, converted = resnet_v2_50_checkpoint("v2"), tmp_path / "m.safetensors"
+    arguments = ("verify", checkpoint, converted, "--dtype", dtype, "--size", "97", "--json")
+    convert(checkpoint, converted)
+    assert slimport(*arguments).code == 0
+    live, _ = channels(converted)
+    change_gamma(converted, live)
+    run = slimport(*arguments)
+    assert (run.code, run.err) == (1, "")
+    report = json.loads(run.out)
+    differing = [row["name"] for row in report["end_points"] if not row["ok"]]
+    assert differing[0] == report["first_difference"] == FIRST
+    assert differing[-1] == "predictions"
+
+
+def test_a_gamma_that_no_end_point_shows_is_found_in_the_weights(
+    slimport: Any, resnet_v2_50_checkpoint: Any, tmp_path: Path
+) -> None:
+    checkpoint, converted = resnet_v2_50_checkpoint("v2"), tmp_path / "m.safetensors"
+    convert(checkpoint, converted)
+    _, dead = channels(converted)
+    change_gamma(converted, dead)
+    run = slimport("verify", checkpoint, converted, "--size", "97")
     assert run.code == 1
-    assert run.err == ""
-    first = "resnet_v2_50/block3/unit_2/bottleneck_v2/conv2"
-    assert f"the first is {first}" in run.out.splitlines()[-1]
-    assert run.out.count("DIFFERS") < 40
+    assert f"DIFFERS: {FIRST}/BatchNorm/gamma" in run.out
+    assert "271 of 272 variables" in run.out
+    assert run.out.splitlines()[-1] == f"DIFFERENT: 0 of 77 end points; it begins at {FIRST}"
 
 
 def test_the_json_is_what_the_design_promises(slimport: Any, small_v2: Path, tmp_path: Path) -> None:
@@ -90,6 +120,18 @@ def test_a_report_without_rows_is_not_equal() -> None:
 def test_end_points_that_do_not_match_cannot_be_compared(port: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="end point"):
         compare(port, {"x": np.ones(2)})
+
+
+def test_float32_is_measured_against_as_many_runs_as_it_takes() -> None:
+    truth = {"x": np.ones(4)}
+    port = {"x": np.ones(4) + 3e-6}
+    runs = iter([{"x": np.ones(4) + error} for error in (1e-6, 2.5e-6, 9e-6)])
+    (row,) = compare_float32(port, truth, runs)
+    assert row.ok
+    assert row.slim_rel_l2 == pytest.approx(2.5e-6)
+    assert len(list(runs)) == 1
+    (row,) = compare_float32({"x": np.ones(4) + 1e-4}, truth, [{"x": np.ones(4) + 1e-6}] * 3)
+    assert not row.ok
 
 
 def test_neighbours_are_one_float32_apart() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,14 @@ import numpy as np
 
 from converters import frameworks, models
 from converters.errors import InputError
+from converters.mapping import Array
 from converters.parity import ports, tf_slim
-from converters.parity.compare import Report, compare, neighbours, rounding_errors
+from converters.parity.compare import Report, compare, compare_float32, neighbours
 from converters.sources import KERAS_SUFFIXES, PYTORCH_SUFFIXES, PathLike, Source, open_source
+from slimport import spec
 
 TARGETS = ("pytorch", "keras")
-ROUNDING_RUNS = 8
+ROUNDING_RUNS = 16
 
 
 def verify(
@@ -31,6 +33,7 @@ def verify(
     spatial_squeeze: bool = True,
     device: str = "cpu",
     scope: str | None = None,
+    step: int | None = None,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Report:
@@ -46,6 +49,7 @@ def verify(
       global_pool, output_stride, spatial_squeeze: as the networks have them.
       device: `cpu` or `cuda`, of the port; the TF-Slim graph always runs on the CPU.
       scope: which network, where the source holds several.
+      step: which checkpoint of a training run's directory; None is the newest.
       seed: of the input, uniform in [-1, 1].
       progress: is told what is going on.
 
@@ -64,7 +68,7 @@ def verify(
             f"or set KERAS_BACKEND=tensorflow"
         )
     arguments = {"global_pool": global_pool, "output_stride": output_stride, "spatial_squeeze": spatial_squeeze}
-    with open_source(source, scope) as opened:
+    with open_source(source, scope, step) as opened:
         network = opened.network
         side = network.default_image_size
         height, width = size or (side, side)
@@ -78,17 +82,35 @@ def verify(
             progress(f"running {network.name} in TF-Slim, {dtype}")
             return tf_slim.SlimGraph(network, opened.scope, weights, dtype, **arguments)
 
-        slim_errors = None
         try:
             with slim("float64") as graph:
                 truth = graph.run(images)
-            if dtype == "float32":
-                with slim("float32") as graph:
-                    slim_errors = rounding_errors(map(graph.run, neighbours(images, ROUNDING_RUNS, seed)), truth)
         except ValueError as error:
             raise InputError(f"{opened.path}: {_first_line(error)}") from error
         progress(f"running {network.name} in {ports.backend_of(target)}, {dtype}")
-        port = _record_port(opened, converted, target, images, dtype, device, arguments)
+        different: list[str] = []
+        compared = 0
+        if converted is None:
+            model = _build(opened, target, arguments)
+        else:
+            with open_source(converted, opened.scope) as file:
+                if file.network != network:
+                    raise InputError(
+                        f"{converted}: holds {_describe(file)}, but {opened.path} holds {_describe(opened)}: "
+                        f"nothing to compare"
+                    )
+                different = _different(file, weights)
+                compared = len(weights)
+                model = _load(file, target, arguments)
+        if target == "pytorch":
+            port = ports.record_pytorch(model, images, dtype, device)
+        else:
+            port = ports.record_keras(model, opened.scope, images, dtype, device)
+        if dtype == "float64":
+            rows = compare(port, truth)
+        else:
+            with slim("float32") as graph:
+                rows = compare_float32(port, truth, map(graph.run, neighbours(images, ROUNDING_RUNS, seed)))
     return Report(
         network=network.name,
         target=target,
@@ -97,7 +119,9 @@ def verify(
         backend=ports.backend_of(target),
         reader=reader,
         input_shape=images.shape,
-        rows=compare(port, truth, slim_errors),
+        rows=rows,
+        weights_compared=compared,
+        weights_different=tuple(different),
     )
 
 
@@ -117,28 +141,13 @@ def _target(target: str | None, converted: PathLike | None) -> str:
     return of_file
 
 
-def _record_port(
-    source: Source,
-    converted: PathLike | None,
-    target: str,
-    images: Any,
-    dtype: str,
-    device: str,
-    arguments: dict[str, Any],
-) -> dict[str, Any]:
-    if converted is None:
-        model = _build(source, target, arguments)
-    else:
-        with open_source(converted, source.scope) as opened:
-            if opened.network != source.network:
-                raise InputError(
-                    f"{converted}: holds {_describe(opened)}, but {source.path} holds {_describe(source)}: nothing to "
-                    f"compare"
-                )
-            model = _load(opened, target, arguments)
-    if target == "pytorch":
-        return ports.record_pytorch(model, images, dtype, device)
-    return ports.record_keras(model, source.scope, images, dtype, device)
+def _different(converted: Source, weights: Mapping[str, Array]) -> list[str]:
+    """The variables of a converted file that are not the source's, rounded to the file's dtype, with their scope."""
+    return [
+        spec.scoped(converted.scope, name)
+        for name, array in converted.stream()
+        if array.tobytes() != weights[name].astype(array.dtype).tobytes()
+    ]
 
 
 def _load(converted: Source, target: str, arguments: dict[str, Any]) -> Any:

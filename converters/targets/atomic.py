@@ -12,7 +12,7 @@ from converters.errors import InputError
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path` to write to; afterwards the file is flushed to disk and renamed to `path`.
+    """Yields a path beside `path` to write to, and renames what was written to `path` afterwards.
 
     The temporary name keeps the suffix, which Keras looks at. On any exception the temporary file is removed and what
     stood at `path` is untouched.
@@ -29,8 +29,6 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -32,8 +32,7 @@ def write(source: Source, path: Path) -> None:
         digests = executor.submit(source.digests)
         file.write(_header(source, {part.name: "0" * 64 for part in source.files}))
         for name, array in source.stream():
-            laid_out = np.ascontiguousarray(mapping.pytorch_layout(name, array))
-            file.write(laid_out.reshape(-1).view(np.uint8).data)
+            file.write(mapping.pytorch_array(name, array).reshape(-1).view(np.uint8).data)
         file.seek(0)
         file.write(_header(source, digests.result()))
 
