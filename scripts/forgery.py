@@ -13,6 +13,7 @@ from pathlib import Path
 import crc32c
 
 from converters.checkpoint import wire
+from converters.checkpoint.bundle import lengths_crc
 from converters.checkpoint.ordered_code import slice_key
 from converters.checkpoint.table import FOOTER_SIZE, MAGIC, mask
 
@@ -133,7 +134,7 @@ class StringTensor:
 def string_tensor(strings: Sequence[bytes], claimed: Sequence[int] | None = None) -> StringTensor:
     """Strings as a bundle stores them; `claimed` are their lengths as written."""
     lengths = [len(string) for string in strings] if claimed is None else list(claimed)
-    crc = crc32c.crc32c(b"".join(n.to_bytes(4 if n < 1 << 32 else 8, "little") for n in lengths))
+    crc = lengths_crc(lengths)
     rest = b"".join([struct.pack("<I", mask(crc)), *strings])
     return StringTensor(b"".join(map(wire.encode_varint, lengths)) + rest, crc32c.crc32c(rest, crc))
 

@@ -6,7 +6,6 @@ Sources: tensorflow/core/util/tensor_bundle/tensor_bundle.cc; tensorflow/core/pr
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -190,29 +189,28 @@ class BundleCheckpoint(Checkpoint):
         return np.frombuffer(data, variable.dtype).reshape(entry.shape)
 
 
+def lengths_crc(lengths: Iterable[int]) -> int:
+    """The checksum of the lengths of strings, which covers them as fixed-size integers, not as the varints stored."""
+    crc: int = crc32c.crc32c(b"".join(n.to_bytes(4 if n <= 0xFFFFFFFF else 8, "little") for n in lengths))
+    return crc
+
+
 def _shown(key: bytes) -> str:
     return shown(key.decode(errors="backslashreplace"))
 
 
 def _entry(label: str, key: bytes, buffer: memoryview, shards: int) -> Entry:
-    single: dict[int, wire.Value] = {}
-    cut: list[Extents] = []
     try:
-        for field, _, value in wire.fields(buffer):
-            if field == _SLICES:
-                cut.append(protos.extents(wire.message(value)))
-            elif field in single:
-                raise wire.WireError(f"field {field} is there twice")
-            else:
-                single[field] = value
+        single, cut = wire.message_fields(buffer, repeated=_SLICES)
         dtype, shard, offset, size = (wire.number(single.get(field, 0)) for field in (1, 3, 4, 5))
         shape = protos.shape(wire.message(single.get(_SHAPE, memoryview(b""))))
         crc = _fixed32(single)
+        extents = tuple(protos.extents(one) for one in cut)
         if shard >= shards:
             raise wire.WireError(f"shard {shard} of {shards}")
     except wire.WireError as error:
         raise CheckpointError(f"{label}: damaged entry of {_shown(key)}: {error}") from error
-    return Entry(dtype, shape, shard, offset, size, crc, tuple(cut))
+    return Entry(dtype, shape, shard, offset, size, crc, extents)
 
 
 def _fixed32(single: Mapping[int, wire.Value]) -> int:
@@ -224,17 +222,14 @@ def _fixed32(single: Mapping[int, wire.Value]) -> int:
 
 
 def _strings(where: str, data: memoryview, entry: Entry) -> NDArray[Any]:
-    """A string tensor: the lengths as varints, a checksum of the lengths, the bytes of all strings.
-
-    The checksums cover the lengths as fixed-size integers, not as the varints that are stored.
-    """
+    """A string tensor: the lengths as varints, a checksum of the lengths, the bytes of all strings."""
     strings = np.empty(math.prod(entry.shape), object)
     try:
         offset, lengths = 0, []
         for _ in range(len(strings)):
             length, offset = wire.varint(data, offset)
             lengths.append(length)
-        crc = crc32c.crc32c(b"".join(struct.pack("<I" if n <= 0xFFFFFFFF else "<Q", n) for n in lengths))
+        crc = lengths_crc(lengths)
         stored = bytes(data[offset : offset + 4])
         offset += 4
         if len(stored) != 4 or mask(crc) != int.from_bytes(stored, "little"):

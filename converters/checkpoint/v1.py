@@ -115,19 +115,11 @@ def _metadata(table: Table) -> Iterator[tuple[Variable, list[Extents]]]:
 
 def _slice_meta(label: str, buffer: memoryview) -> tuple[Variable, list[Extents]]:
     """SavedSliceMeta: a variable, and its slices in this file."""
-    single: dict[int, wire.Value] = {}
-    found: list[Extents] = []
-    for field, _, value in wire.fields(buffer):
-        if field == 4:
-            found.append(protos.extents(wire.message(value)))
-        elif field in single:
-            raise wire.WireError(f"field {field} is there twice")
-        else:
-            single[field] = value
+    single, cut = wire.message_fields(buffer, repeated=4)
     name = wire.text(single.get(1, memoryview(b"")))
     shape = protos.shape(wire.message(single.get(2, memoryview(b""))))
     dtype = dtypes.numpy_dtype(wire.number(single.get(3, 0)), f"{label}: {shown(name)}")
-    return Variable(name, shape, dtype), found
+    return Variable(name, shape, dtype), [protos.extents(extents) for extents in cut]
 
 
 def _read_slice(variable: Variable, extents: Extents, table: Table) -> NDArray[Any]:

@@ -68,17 +68,27 @@ def fields(buffer: memoryview) -> Iterator[tuple[int, int, Value]]:
         yield number, wire_type, value
 
 
-def single_fields(buffer: memoryview) -> dict[int, Value]:
-    """The fields of a message of which none is a repeated one.
+def message_fields(buffer: memoryview, repeated: int) -> tuple[dict[int, Value], list[memoryview]]:
+    """The fields of a message by number, and the messages of its one repeated field.
 
-    A parser would take the last of several, or merge them. TensorFlow writes none twice, so a second one is a forgery.
+    Of any other field that is there twice, a parser would take the last, or merge both. TensorFlow writes none twice:
+    that is a forgery.
     """
-    found: dict[int, Value] = {}
+    single: dict[int, Value] = {}
+    messages = []
     for field, _, value in fields(buffer):
-        if field in found:
+        if field == repeated:
+            messages.append(message(value))
+        elif field in single:
             raise WireError(f"field {field} is there twice")
-        found[field] = value
-    return found
+        else:
+            single[field] = value
+    return single, messages
+
+
+def single_fields(buffer: memoryview) -> dict[int, Value]:
+    """The fields by number of a message that has no repeated one."""
+    return message_fields(buffer, repeated=0)[0]
 
 
 def number(value: Value) -> int:

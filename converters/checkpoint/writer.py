@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.checkpoint import dtypes, wire
-from converters.checkpoint.bundle import data_path, index_path
+from converters.checkpoint.bundle import data_path, index_path, lengths_crc
 from converters.checkpoint.locate import ends_as_table
 from converters.checkpoint.mapped import reason
 from converters.checkpoint.messages import shown
@@ -145,15 +145,12 @@ def _numbers(array: NDArray[Any]) -> tuple[memoryview, int]:
 
 
 def _strings(array: NDArray[Any], name: str) -> tuple[bytes, int]:
-    """WriteStringTensor: the lengths as varints, the checksum of the lengths, the bytes of all strings.
-
-    The checksums cover the lengths as fixed-size integers, not as the varints that are stored.
-    """
+    """WriteStringTensor: the lengths as varints, the checksum of the lengths, the bytes of all strings."""
     strings = [value.encode() if isinstance(value, str) else value for value in array.reshape(-1).tolist()]
     if not all(isinstance(value, bytes) for value in strings):
         raise CheckpointError(f"{shown(name)}: an array of objects that are not strings")
     lengths = [len(value) for value in strings]
-    crc = crc32c.crc32c(b"".join(n.to_bytes(4 if n <= 0xFFFFFFFF else 8, "little") for n in lengths))
+    crc = lengths_crc(lengths)
     rest = b"".join([mask(crc).to_bytes(4, "little"), *strings])
     return b"".join(map(wire.encode_varint, lengths)) + rest, crc32c.crc32c(rest, crc)
 
