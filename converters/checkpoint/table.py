@@ -57,10 +57,9 @@ class Table:
     def __init__(self, label: str, buffer: memoryview) -> None:
         self.label = label
         self._buffer = buffer
-        # Keys and values of the blocks read so far. The values of an uncompressed block are views; of compressed ones,
-        # only the last is kept, since each is a copy.
+        # Keys and values of the blocks read so far: each is verified, inflated and parsed once, in whatever order
+        # variables are read.
         self._blocks: dict[BlockHandle, dict[bytes, memoryview]] = {}
-        self._inflated: BlockHandle | None = None
         if len(buffer) < FOOTER_SIZE or bytes(buffer[-8:]) != MAGIC:
             raise CheckpointError(f"{label}: {_what_it_is_instead(buffer)}")
         footer = buffer[-FOOTER_SIZE:]
@@ -107,29 +106,23 @@ class Table:
     def entries(self, handle: BlockHandle) -> dict[bytes, memoryview]:
         """Values by key of one block, in order. Values are views into it."""
         if handle not in self._blocks:
-            if self._inflated is not None:
-                del self._blocks[self._inflated]
-                self._inflated = None
-            block, inflated = self._read(handle)
             try:
-                self._blocks[handle] = _parse_block(block)
+                self._blocks[handle] = _parse_block(self._read(handle))
             except wire.WireError as error:
                 raise self._damaged(handle, str(error)) from error
-            if inflated:
-                self._inflated = handle
         return self._blocks[handle]
 
-    def _read(self, handle: BlockHandle) -> tuple[memoryview, bool]:
-        """A block's contents, and whether they are a copy."""
+    def _read(self, handle: BlockHandle) -> memoryview:
+        """A block's contents: a view, or a copy where they are compressed."""
         stored = self._buffer[handle.offset : handle.end]
         (crc,) = struct.unpack("<I", stored[-4:])
         if mask(crc32c.crc32c(stored[:-4])) != crc:
             raise self._damaged(handle, "its checksum does not match")
         contents, compression = stored[:-BLOCK_TRAILER_SIZE], stored[-BLOCK_TRAILER_SIZE]
         if compression == NO_COMPRESSION:
-            return contents, False
+            return contents
         if compression == SNAPPY:
-            return self._inflate(handle, contents), True
+            return self._inflate(handle, contents)
         raise self._damaged(handle, f"unknown compression {compression}")
 
     def _inflate(self, handle: BlockHandle, contents: memoryview) -> memoryview:
@@ -142,8 +135,6 @@ class Table:
             if size > SNAPPY_RATIO * len(contents):
                 raise wire.WireError(f"{len(contents)} compressed bytes cannot be {size}")
             return memoryview(bytes(snappy.decompress_raw(contents, output_len=size)))
-        except wire.WireError as error:
-            raise self._damaged(handle, str(error)) from error
         # Whatever the library raises, it is about these bytes.
         except Exception as error:
             raise self._damaged(handle, f"snappy: {error}") from error
