@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_LONGEST = 200
+_LONGEST = 400
 
 
 def shown(name: str) -> str:
