@@ -7,6 +7,8 @@ float64 on the CPU, which the other tests hold to 1e-12 of that graph, and its f
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from conftest import DEPTHS, named, pytorch_port, random_images, random_weights
 
 from converters.parity import ports, tf_slim
 from converters.parity.compare import compare, compare_float32, neighbours
+from converters.parity.verification import ROUNDING_RUNS
 from slimport import spec
 
 pytestmark = [
@@ -23,17 +26,17 @@ pytestmark = [
 ]
 
 SIZES = ((97, 97), (224, 224), (120, 161))
-RUNS = 16
 
 
-def reference(network: spec.ResNetV2, weights: Any, images: Any, dtype: str, count: int) -> list[dict[str, Any]]:
-    """`count` recordings in a dtype: of `images` and of neighbours of them."""
-    inputs = list(neighbours(images, count, seed=0))
+@contextmanager
+def reference(network: spec.ResNetV2, weights: Any, dtype: str) -> Iterator[Callable[..., Any]]:
+    """A function (images, names) to the reference's end points in a dtype."""
     if importlib.util.find_spec("tensorflow"):
         with tf_slim.SlimGraph(network, network.name, weights, dtype) as graph:
-            return [graph.run(value) for value in inputs]
-    model = pytorch_port(network, weights)
-    return [ports.record_pytorch(model, value, dtype, "cpu") for value in inputs]
+            yield graph.run
+    else:
+        model = pytorch_port(network, weights)
+        yield lambda images, _=None: ports.record_pytorch(model, images, dtype, "cpu")
 
 
 @pytest.mark.parametrize("name", DEPTHS)
@@ -43,12 +46,14 @@ def test_pytorch_on_cuda_is_equal_at_every_end_point(name: str, size: tuple[int,
     network = named(name)
     weights = random_weights(network)
     images = random_images((1, *size, 3))
-    (truth,) = reference(network, weights, images, "float64", 1)
     port = ports.record_pytorch(pytorch_port(network, weights), images, dtype, "cuda")
+    with reference(network, weights, "float64") as run:
+        truth = run(images)
     if dtype == "float64":
         rows = compare(port, truth)
     else:
-        rows = compare_float32(port, truth, reference(network, weights, images, "float32", RUNS))
+        with reference(network, weights, "float32") as run:
+            rows = compare_float32(port, truth, run, neighbours(images, ROUNDING_RUNS, seed=0))
     assert not [row for row in rows if not row.ok]
 
 
@@ -57,7 +62,8 @@ def test_tf32_is_off_for_the_verdict_and_as_it_was_afterwards() -> None:
     network = named("resnet_v2_50")
     weights = random_weights(network)
     images = random_images((1, 97, 97, 3))
-    (truth,) = reference(network, weights, images, "float64", 1)
+    with reference(network, weights, "float64") as run:
+        truth = run(images)
     port = ports.record_pytorch(pytorch_port(network, weights), images, "float32", "cuda")
     # TF32 has 10 bits of mantissa: it would cost 1e-4 and more.
     assert max(row.rel_l2 for row in compare(port, truth)) < 1e-5

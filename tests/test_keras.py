@@ -15,6 +15,7 @@ from conftest import DEPTHS, ROOT, SMALL, named, random_images, random_weights
 from converters import convert, frameworks, load_keras, mapping, verify
 from converters.parity import ports, tf_slim
 from converters.parity.compare import compare, compare_float32, neighbours
+from converters.parity.verification import ROUNDING_RUNS
 from slimport import spec
 
 frameworks.import_keras()
@@ -57,7 +58,7 @@ def test_float32_is_within_tf_slims_own_rounding_at_every_end_point() -> None:
             images = random_images((1, *size, 3))
             truth = exact.run(images)
             port = ports.record_keras(model, network.name, images, "float32", "cpu")
-            rows = compare_float32(port, truth, map(rounded.run, neighbours(images, 16, seed=0)))
+            rows = compare_float32(port, truth, rounded.run, neighbours(images, ROUNDING_RUNS, seed=0))
             assert not [row for row in rows if not row.ok]
 
 

@@ -12,6 +12,7 @@ from conftest import DEPTHS, SMALL, named, pytorch_port, random_images, random_w
 import slimport.pytorch
 from converters.parity import ports, tf_slim
 from converters.parity.compare import compare, compare_float32, neighbours
+from converters.parity.verification import ROUNDING_RUNS
 from slimport import spec
 
 SIZES = ((97, 97), (112, 112), (224, 224), (225, 225), (120, 161))
@@ -48,7 +49,7 @@ def test_float32_is_within_tf_slims_own_rounding_at_every_end_point_and_size(nam
             images = random_images((1, *size, 3))
             truth = exact.run(images)
             port = ports.record_pytorch(model, images, "float32", "cpu")
-            assert_equal(compare_float32(port, truth, map(rounded.run, neighbours(images, 16, seed=0))))
+            assert_equal(compare_float32(port, truth, rounded.run, neighbours(images, ROUNDING_RUNS, seed=0)))
 
 
 @pytest.mark.parametrize("scope", ["net", "deep/er/net", ""])

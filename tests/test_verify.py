@@ -123,14 +123,31 @@ def test_end_points_that_do_not_match_cannot_be_compared(port: dict[str, Any]) -
 
 
 def test_float32_is_measured_against_as_many_runs_as_it_takes() -> None:
+    truth = {"steady": np.ones(4), "lucky": np.ones(4)}
+    errors = iter([1e-6, 2.5e-6, 9e-6])
+    asked = []
+
+    def run_slim(images: Any, names: list[str]) -> dict[str, Any]:
+        del images
+        asked.append(names)
+        error = next(errors)
+        return {name: np.ones(4) + error for name in names}
+
+    port = {"steady": np.ones(4) + 1e-6, "lucky": np.ones(4) + 3e-6}
+    steady, lucky = compare_float32(port, truth, run_slim, [np.ones(1)] * 3)
+    assert asked == [["steady", "lucky"], ["lucky"]]
+    assert steady.ok
+    assert lucky.ok
+    assert (steady.slim_rel_l2, lucky.slim_rel_l2) == (pytest.approx(1e-6), pytest.approx(2.5e-6))
+    assert lucky.limit == pytest.approx(1.5 * 2.5e-6 + 1e-7)
+
+
+@pytest.mark.parametrize("wrong", [1e-4, np.nan])
+def test_what_no_run_of_tf_slim_comes_near_is_a_difference(wrong: float) -> None:
     truth = {"x": np.ones(4)}
-    port = {"x": np.ones(4) + 3e-6}
-    runs = iter([{"x": np.ones(4) + error} for error in (1e-6, 2.5e-6, 9e-6)])
-    (row,) = compare_float32(port, truth, runs)
-    assert row.ok
-    assert row.slim_rel_l2 == pytest.approx(2.5e-6)
-    assert len(list(runs)) == 1
-    (row,) = compare_float32({"x": np.ones(4) + 1e-4}, truth, [{"x": np.ones(4) + 1e-6}] * 3)
+    (row,) = compare_float32(
+        {"x": np.ones(4) + wrong}, truth, lambda images, _: {"x": images}, [np.ones(4) + 1e-6] * 3
+    )
     assert not row.ok
 
 

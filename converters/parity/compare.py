@@ -15,8 +15,8 @@ has many numbers, the draws agree to some percent, and more runs change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -153,15 +153,12 @@ class Report:
         }
 
 
-def compare(
-    port: Mapping[str, Array], truth: Mapping[str, Array], slim_errors: Mapping[str, float] | None = None
-) -> tuple[Row, ...]:
-    """A row for every end point of the truth.
+def compare(port: Mapping[str, Array], truth: Mapping[str, Array]) -> tuple[Row, ...]:
+    """A row for every end point of the truth, with float64's limit.
 
     Args:
       port: the port's end points, NHWC.
       truth: TF-Slim's in float64.
-      slim_errors: TF-Slim's own float32 rounding error by end point; None holds the port to the float64 limit.
 
     Raises:
       ValueError: an end point is missing, or has another shape; there is then nothing to measure.
@@ -175,36 +172,45 @@ def compare(
         array = port[name]
         if array.shape != reference.shape:
             raise ValueError(f"end point {name} has shape {array.shape}, TF-Slim's has {reference.shape}")
-        slim_error = None if slim_errors is None else slim_errors[name]
-        limit = FLOAT64_LIMIT if slim_error is None else FLOAT32_RATIO * slim_error + FLOAT32_FLOOR
-        rows.append(Row(name, reference.shape, rel_l2(array, reference), max_abs(array, reference), limit, slim_error))
+        rows.append(Row(name, reference.shape, rel_l2(array, reference), max_abs(array, reference), FLOAT64_LIMIT))
     return tuple(rows)
 
 
 def compare_float32(
-    port: Mapping[str, Array], truth: Mapping[str, Array], slim_runs: Iterable[Mapping[str, Array]]
+    port: Mapping[str, Array],
+    truth: Mapping[str, Array],
+    run_slim: Callable[[Array, list[str]], Mapping[str, Array]],
+    inputs: Iterable[Array],
 ) -> tuple[Row, ...]:
     """`compare` in float32, with as many of TF-Slim's runs as it takes for every end point to be within its limit.
+
+    The verdict is that of all the runs together: what is within a limit is within any larger one.
 
     Args:
       port: the port's end points, NHWC.
       truth: TF-Slim's in float64.
-      slim_runs: TF-Slim's in float32, on inputs that are neighbours; at least one. The verdict is that of all of them
-        together: an end point that is within a limit is within any larger one.
+      run_slim: (images, names) to TF-Slim's end points of these names, in float32.
+      inputs: `neighbours` of the images; an end point that is beyond its limit after the last is a difference.
 
     Raises:
-      ValueError: as `compare`, or there are no runs.
+      ValueError: as `compare`.
     """
-    errors = dict.fromkeys(truth, 0.0)
-    rows: tuple[Row, ...] = ()
-    for run in slim_runs:
-        errors = {name: max(error, rel_l2(run[name], truth[name])) for name, error in errors.items()}
-        rows = compare(port, truth, errors)
-        if all(row.ok for row in rows):
+    rows = {row.name: row for row in compare(port, truth)}
+    errors = dict.fromkeys(rows, 0.0)
+    beyond = list(rows)
+    for images in inputs:
+        run = run_slim(images, beyond)
+        errors |= {name: max(errors[name], rel_l2(run[name], truth[name])) for name in beyond}
+        beyond = [name for name in beyond if not rows[name].rel_l2 <= _float32_limit(errors[name])]
+        if not beyond:
             break
-    if not rows:
-        raise ValueError("no run of TF-Slim to compare with")
-    return rows
+    return tuple(
+        replace(row, limit=_float32_limit(errors[row.name]), slim_rel_l2=errors[row.name]) for row in rows.values()
+    )
+
+
+def _float32_limit(slim_error: float) -> float:
+    return FLOAT32_RATIO * slim_error + FLOAT32_FLOOR
 
 
 def neighbours(images: Array, count: int, seed: int) -> Iterator[Array]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -93,22 +93,24 @@ class SlimGraph:
             {initializers[name].inputs[1]: array.astype(dtype) for name, array in weights.items()},
         )
 
-    def run(self, images: Array) -> dict[str, Array]:
+    def run(self, images: Array, names: Sequence[str] | None = None) -> dict[str, Array]:
         """{slim end point name: [batch, height, width, channels], or [batch, classes] where squeezed}, in slim's order.
 
         Args:
           images: [batch, height, width, in_channels].
+          names: of the end points to return; None is all of them.
 
         Raises:
           ValueError: TensorFlow cannot run the network on them.
         """
         from tensorflow.errors import OpError
 
+        wanted = {name: self._end_points[name] for name in (self._end_points if names is None else names)}
         try:
-            values = self._session.run(self._end_points, {self._images: images.astype(self._dtype)})
+            values = self._session.run(wanted, {self._images: images.astype(self._dtype)})
         except OpError as error:
             raise ValueError(f"TensorFlow: {error.message}") from error
-        return {name: values[name] for name in self._end_points}
+        return {name: values[name] for name in wanted}
 
     def __enter__(self) -> SlimGraph:
         return self

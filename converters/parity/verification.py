@@ -17,7 +17,7 @@ from converters.sources import KERAS_SUFFIXES, PYTORCH_SUFFIXES, PathLike, Sourc
 from slimport import spec
 
 TARGETS = ("pytorch", "keras")
-ROUNDING_RUNS = 16
+ROUNDING_RUNS = 64
 
 
 def verify(
@@ -110,7 +110,7 @@ def verify(
             rows = compare(port, truth)
         else:
             with slim("float32") as graph:
-                rows = compare_float32(port, truth, map(graph.run, neighbours(images, ROUNDING_RUNS, seed)))
+                rows = compare_float32(port, truth, graph.run, neighbours(images, ROUNDING_RUNS, seed))
     return Report(
         network=network.name,
         target=target,
