@@ -74,7 +74,7 @@ def bad_other_network(tmp_path: Path, small: Path) -> Path:
 
 BAD = {
     bad_missing: "no such file",
-    bad_directory: "a directory without a checkpoint",
+    bad_directory: "no checkpoint in it",
     bad_text: "not a TensorFlow checkpoint",
     bad_empty: "not a TensorFlow checkpoint",
     bad_truncated_v1: "not a TensorFlow checkpoint, or cut off",

@@ -169,13 +169,13 @@ def test_a_process_that_is_killed_leaves_nothing_under_the_name(resnet_v2_50_che
     code = """
 import os, signal, sys
 from converters import convert, mapping
-layout, calls = mapping.pytorch_layout, []
+layout, calls = mapping.pytorch_array, []
 def killing(name, array):
     calls.append(name)
     if len(calls) == 100:
         os.kill(os.getpid(), signal.SIGKILL)
     return layout(name, array)
-mapping.pytorch_layout = killing
+mapping.pytorch_array = killing
 convert(*sys.argv[1:])
 """
     done = subprocess.run([sys.executable, "-c", code, str(resnet_v2_50_checkpoint("v2")), str(target)], cwd=ROOT)

@@ -145,9 +145,7 @@ def test_float32_is_measured_against_as_many_runs_as_it_takes() -> None:
 @pytest.mark.parametrize("wrong", [1e-4, np.nan])
 def test_what_no_run_of_tf_slim_comes_near_is_a_difference(wrong: float) -> None:
     truth = {"x": np.ones(4)}
-    (row,) = compare_float32(
-        {"x": np.ones(4) + wrong}, truth, lambda images, _: {"x": images}, [np.ones(4) + 1e-6] * 3
-    )
+    (row,) = compare_float32({"x": np.ones(4) + wrong}, truth, lambda images, _: {"x": images}, [np.ones(4) + 1e-6] * 3)
     assert not row.ok
 
 
