@@ -183,6 +183,29 @@ convert(*sys.argv[1:])
     assert not target.exists()
 
 
+LIMITED = """
+import resource, sys
+from converters.cli import main
+sys.argv[1:] = ["convert", *sys.argv[1:]]
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+main()
+"""
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".keras", ".weights.h5", ".ckpt"])
+def test_out_of_space_there_is_one_line_and_what_was_there(suffix: str, small_v2: Path, tmp_path: Path) -> None:
+    target = tmp_path / f"m{suffix}"
+    target.write_text("precious")
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(small_v2), str(target)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert f"{target}: cannot be written: " in done.stderr
+    assert target.read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [target]
+
+
 def test_the_source_is_never_overwritten(small_v2: Path, tmp_path: Path) -> None:
     convert(small_v2, tmp_path / "m.safetensors")
     content = (tmp_path / "m.safetensors").read_bytes()

@@ -13,5 +13,10 @@ from converters.targets.atomic import atomic
 def write(source: Source, path: Path) -> None:
     """Writes the state dict with `torch.save`."""
     torch = frameworks.import_torch()
+    state = state_dict(source)
     with atomic(path) as temporary:
-        torch.save(state_dict(source), temporary)
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:
+            # What PyTorch's own writer makes of a full disk.
+            raise OSError(f"torch.save: {str(error).splitlines()[0]}") from error

@@ -10,5 +10,5 @@ from slimport import spec
 
 
 def write(source: Source, path: Path) -> None:
-    """Writes `path`.index and `path`.data-00000-of-00001."""
-    write_checkpoint(path, {spec.scoped(source.scope, name): array for name, array in source.arrays().items()})
+    """Writes `path`.index and its data file, one variable at a time."""
+    write_checkpoint(path, ((spec.scoped(source.scope, name), array) for name, array in source.stream()))
