@@ -240,7 +240,8 @@ def _report_text(report: Report) -> str:
     lines = [title + (f" {'TF-Slim':>9} {'ratio':>6}" if float32 else "")]
     for row in report.rows:
         lines.append(_row_text(row, width) + ("" if row.ok else click.style("  DIFFERS", fg="red", bold=True)))
-        lines += [f"  {click.style('DIFFERS', fg='red', bold=True)}: {name}" for name in report.variables_of(row)]
+        different = report.different_by_end_point.get(row.name, [])
+        lines += [f"  {click.style('DIFFERS', fg='red', bold=True)}: {name}" for name in different]
     worst = report.worst
     limit = "1.5 times TF-Slim's own float32 rounding, plus 1e-07" if float32 else f"{worst.limit:.0e}"
     height, width_ = report.input_shape[1:3]

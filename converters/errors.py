@@ -9,3 +9,8 @@ class InputError(ValueError):
 
 class CheckpointError(InputError):
     """A file that is not a TensorFlow checkpoint, or a damaged one."""
+
+
+def first_line(error: Exception) -> str:
+    """What a library's exception says, cut to the one line that an error of ours has."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

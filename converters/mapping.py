@@ -27,13 +27,9 @@ KERAS_LEAVES = {"weights": "kernel", "biases": "bias"}
 
 _TILE = 64
 _PYTORCH_AXES = {4: (3, 2, 0, 1), 2: (1, 0)}
-_SLIM_LEAVES = {"weight": "weights", "bias": "biases"}
-_SLIM_BATCH_NORM_LEAVES = {
-    "weight": "gamma",
-    "bias": "beta",
-    "running_mean": "moving_mean",
-    "running_var": "moving_variance",
-}
+_SLIM_AXES = {4: (2, 3, 1, 0), 2: (1, 0)}
+_SLIM_LEAVES = {PYTORCH_LEAVES[leaf]: leaf for leaf in ("weights", "biases")}
+_SLIM_BATCH_NORM_LEAVES = {leaf: slim for slim, leaf in PYTORCH_LEAVES.items() if slim not in _SLIM_LEAVES.values()}
 
 
 def pytorch_name(name: str) -> str:
@@ -65,9 +61,7 @@ def pytorch_array(name: str, array: Array) -> Array:
 
 def slim_layout(name: str, array: Array) -> Array:
     """The inverse of `pytorch_layout`; `name` is slim's."""
-    if not _is_kernel(name, array.ndim):
-        return array
-    return array.transpose(np.argsort(_PYTORCH_AXES[array.ndim]))
+    return array.transpose(_SLIM_AXES[array.ndim]) if _is_kernel(name, array.ndim) else array
 
 
 def pytorch_shape(name: str, shape: Shape) -> Shape:
@@ -77,9 +71,7 @@ def pytorch_shape(name: str, shape: Shape) -> Shape:
 
 def slim_shape(name: str, shape: Shape) -> Shape:
     """The inverse of `pytorch_shape`; `name` is slim's."""
-    return (
-        tuple(shape[axis] for axis in np.argsort(_PYTORCH_AXES[len(shape)])) if _is_kernel(name, len(shape)) else shape
-    )
+    return tuple(shape[axis] for axis in _SLIM_AXES[len(shape)]) if _is_kernel(name, len(shape)) else shape
 
 
 def slim_names(pytorch_names: Collection[str]) -> dict[str, str]:

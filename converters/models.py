@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from converters import frameworks, mapping
+from converters.mapping import Array
 from converters.sources import PathLike, Source, open_source
+from slimport import spec
+
+Variables = Iterable[tuple[str, Array]]
+"""(slim name relative to the scope, array); an array is needed only until the next one is asked for."""
 
 
 def load_pytorch(path: PathLike, scope: str | None = None, step: int | None = None, **arguments: Any) -> Any:
@@ -42,11 +48,11 @@ def load_keras(path: PathLike, scope: str | None = None, step: int | None = None
         return keras_model(source, **arguments)
 
 
-def state_dict(source: Source) -> dict[str, Any]:
-    """The source's variables as tensors by PyTorch's names, in the file's dtypes."""
+def state_dict(variables: Variables) -> dict[str, Any]:
+    """Variables as tensors by PyTorch's names, in their dtypes."""
     torch = frameworks.import_torch()
     state = {}
-    for name, array in source.stream():
+    for name, array in variables:
         # A copy even where the layout is the same: torch's tensors can be written to, and a checkpoint's arrays cannot.
         laid_out = mapping.pytorch_array(name, array)
         laid_out = laid_out.copy() if laid_out is array else laid_out
@@ -60,11 +66,15 @@ def state_dict(source: Source) -> dict[str, Any]:
 
 def pytorch_model(source: Source, **arguments: Any) -> Any:
     """The PyTorch port with the source's weights in, in their dtype, in eval mode."""
-    frameworks.import_torch()
+    return pytorch_port(source.network, source.stream(), scope=source.scope, **arguments)
+
+
+def pytorch_port(network: spec.Network, variables: Variables, **arguments: Any) -> Any:
+    """The PyTorch port of a network with these variables in, in the dtype of the first, in eval mode."""
+    state = state_dict(variables)
     from slimport.pytorch import build
 
-    state = state_dict(source)
-    model = build(source.network, scope=source.scope, **arguments)
+    model = build(network, **arguments)
     model.to(next(iter(state.values())).dtype)
     model.load_state_dict(state)
     return model.eval()
@@ -72,14 +82,19 @@ def pytorch_model(source: Source, **arguments: Any) -> Any:
 
 def keras_model(source: Source, **arguments: Any) -> Any:
     """The Keras port with the source's weights in; without a `dtype`, its layers are float64 if a weight is."""
+    if np.dtype(np.float64) in source.dtypes.values():
+        arguments.setdefault("dtype", "float64")
+    return keras_port(source.network, source.stream(), scope=source.scope, **arguments)
+
+
+def keras_port(network: spec.Network, variables: Variables, **arguments: Any) -> Any:
+    """The Keras port of a network with these variables in, cast to its layers' dtype."""
     frameworks.import_keras()
     from slimport.keras import build
 
-    if np.dtype(np.float64) in source.dtypes.values():
-        arguments.setdefault("dtype", "float64")
-    model = build(source.network, scope=source.scope, **arguments)
+    model = build(network, **arguments)
     layers = {layer.name: layer for layer in model.layers}
-    for name, array in source.stream():
+    for name, array in variables:
         layer, weight = mapping.keras_name(name)
         getattr(layers[layer], weight).assign(np.asarray(array, dtype=layers[layer].variable_dtype))
     return model

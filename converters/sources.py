@@ -12,7 +12,7 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from converters import frameworks, mapping
 from converters.checkpoint import Checkpoint, open_checkpoint
-from converters.errors import InputError
+from converters.errors import InputError, first_line
 from converters.mapping import Array
 from converters.recognize import Recognition, recognize
 from slimport import spec
@@ -40,8 +40,7 @@ class Source:
     files: every file that holds it.
     dtypes: by slim name relative to the scope, in the order of `stream`.
     stream: yields (slim name relative to the scope, array), one variable at a time; an array may be valid only until
-    the
-      next one is asked for.
+      the next one is asked for.
     checkpoint: the checkpoint, where the source is one.
     """
 
@@ -123,9 +122,7 @@ def _of_checkpoint(path: Path, checkpoint: Checkpoint, scope: str | None) -> Sou
             yield relative[name], array
 
     dtypes = {relative[name]: checkpoint.variables[name].dtype for name in relative}
-    for name, dtype in dtypes.items():
-        if dtype.name not in FLOATING_POINT:
-            raise InputError(f"{path}: {name} is of dtype {dtype}, not floating point; slimport converts weights only")
+    _check_floating_point(path, dtypes)
     return Source(path, checkpoint.files, recognition, dtypes, stream, checkpoint)
 
 
@@ -142,10 +139,16 @@ def _of_variables(
 ) -> Source:
     found = whole(recognize({name: shape for name, (shape, _) in variables.items()}, str(path), ""), path)
     scope = found.network.name if scope is None else scope.strip("/")
-    recognition = Recognition(found.network, scope, (), {}, found.extras)
     names = list(found.network.variables())
     dtypes = {name: variables[name][1] for name in names}
-    return Source(path, (path,), recognition, dtypes, lambda: ((name, read(name)) for name in names))
+    _check_floating_point(path, dtypes)
+    return Source(path, (path,), replace(found, scope=scope), dtypes, lambda: ((name, read(name)) for name in names))
+
+
+def _check_floating_point(path: Path, dtypes: Mapping[str, np.dtype[Any]]) -> None:
+    for name, dtype in dtypes.items():
+        if dtype.name not in FLOATING_POINT:
+            raise InputError(f"{path}: {name} is of dtype {dtype}, not floating point; slimport converts weights only")
 
 
 @contextmanager
@@ -159,10 +162,14 @@ def _open_pytorch(path: Path) -> Iterator[_Opened]:
         # Nothing is ever unpickled but tensors.
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
-        raise InputError(f"{path}: not a PyTorch file of plain tensors: {_first_line(error)}") from error
+        raise InputError(f"{path}: not a PyTorch file of plain tensors: {first_line(error)}") from error
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise InputError(f"{path}: not a state dict, a dict from names to tensors")
     names = {slim: pytorch for pytorch, slim in mapping.slim_names(state.keys()).items()}
+    for name, tensor in state.items():
+        # NumPy has no bfloat16 of its own, neither here nor in the safetensors library.
+        if tensor.dtype == torch.bfloat16:
+            raise InputError(f"{path}: {name} is of dtype bfloat16, which slimport does not read")
 
     def read(name: str) -> Array:
         array: Array = state[names[name]].numpy()
@@ -178,7 +185,7 @@ def _open_safetensors(path: Path) -> Iterator[_Opened]:
     try:
         file = safe_open(path, framework="numpy")
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a safetensors file: {_first_line(error)}") from error
+        raise InputError(f"{path}: not a safetensors file: {first_line(error)}") from error
     with file as tensors:
         names = {slim: pytorch for pytorch, slim in mapping.slim_names(list(tensors.keys())).items()}
 
@@ -212,7 +219,7 @@ def _open_keras(path: Path) -> Iterator[_Opened]:
             with h5py.File(path, "r") as file:
                 yield *_h5_variables(path, file), None
     except (OSError, KeyError, TypeError, zipfile.BadZipFile, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not a Keras 3 file: {_first_line(error)}") from error
+        raise InputError(f"{path}: not a Keras 3 file: {first_line(error)}") from error
 
 
 def _h5_variables(path: Path, file: Any) -> tuple[dict[str, tuple[spec.Shape, np.dtype[Any]]], Callable[[str], Array]]:
@@ -239,7 +246,3 @@ def _sha256(path: Path) -> str:
         while size := file.readinto(buffer):
             digest.update(buffer[:size])
     return digest.hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -20,7 +20,7 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 import numpy as np
 from make_checkpoint import random_value
 
-from converters import frameworks, mapping
+from converters import frameworks, models
 from converters.parity import ports, tf_slim
 from converters.parity.compare import Row, compare, compare_float32, neighbours
 from converters.parity.verification import ROUNDING_RUNS
@@ -32,16 +32,8 @@ SIZES = ((97, 97), (112, 112), (224, 224), (225, 225), (120, 161))
 def ports_of(network: spec.Network, weights: dict[str, Any]) -> dict[str, Any]:
     """Functions (images, dtype) -> recording, by name."""
     torch, keras = frameworks.import_torch(), frameworks.import_keras()
-    from slimport import keras as keras_ports
-    from slimport import pytorch
-
-    model = pytorch.build(network)
-    state = {mapping.pytorch_name(n): mapping.pytorch_layout(n, a).copy() for n, a in weights.items()}
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
-    keras_model = keras_ports.build(network)
-    for name, array in weights.items():
-        layer, weight = mapping.keras_name(name)
-        getattr(keras_model.get_layer(layer), weight).assign(array)
+    model = models.pytorch_port(network, weights.items())
+    keras_model = models.keras_port(network, weights.items())
     return {
         f"PyTorch {torch.__version__}": lambda images, dtype: ports.record_pytorch(model, images, dtype, "cpu"),
         f"Keras {keras.__version__} on TensorFlow": lambda images, dtype: ports.record_keras(

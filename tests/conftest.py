@@ -16,7 +16,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import numpy as np
 import pytest
 
-from converters import frameworks, mapping
+from converters import frameworks, models
 from slimport import spec
 
 ROOT = Path(__file__).parent.parent
@@ -48,14 +48,7 @@ def random_images(shape: tuple[int, ...], seed: int = 0) -> Any:
 
 def pytorch_port(network: spec.Network, weights: dict[str, Any], **arguments: Any) -> Any:
     """The PyTorch port with these weights in."""
-    import torch
-
-    from slimport.pytorch import build
-
-    model = build(network, **arguments)
-    state = {mapping.pytorch_name(name): mapping.pytorch_layout(name, array).copy() for name, array in weights.items()}
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
-    return model.eval()
+    return models.pytorch_port(network, weights.items(), **arguments)
 
 
 def save_small(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import DEPTHS, ROOT, SMALL, named, random_images, random_weights
 
-from converters import convert, frameworks, load_keras, mapping, verify
+from converters import convert, frameworks, load_keras, models, verify
 from converters.parity import ports, tf_slim
 from converters.parity.compare import compare, compare_float32, neighbours
 from converters.parity.verification import ROUNDING_RUNS
@@ -25,11 +25,7 @@ SIZES = ((97, 97), (112, 112), (224, 224), (225, 225), (120, 161))
 
 
 def keras_port(network: spec.ResNetV2, weights: dict[str, Any], **arguments: Any) -> Any:
-    model = slimport.keras.build(network, **arguments)
-    for name, array in weights.items():
-        layer, weight = mapping.keras_name(name)
-        getattr(model.get_layer(layer), weight).assign(array)
-    return model
+    return models.keras_port(network, weights.items(), **arguments)
 
 
 @pytest.mark.parametrize("name", DEPTHS)

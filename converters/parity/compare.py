@@ -4,7 +4,7 @@ A recording is {slim end point name: NHWC array}. The limits are those that a co
 
 - float64: 1e-12 from the TF-Slim graph in float64. A correct port differs by its order of summation, some 1e-15.
 - float32: 1.5 times TF-Slim's own float32 rounding error, both measured against the TF-Slim graph in float64, plus
-1e-7.
+  1e-7.
 
 One run of TF-Slim is one draw of its rounding error. Where an end point has few numbers that count (two logits, a
 softmax with one class on top), two draws of the same size can be a factor of 3 apart by luck. TF-Slim's error is
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -93,8 +94,7 @@ class Report:
     the converted file that is not the source's, bit for bit, is a difference too.
 
     reader: whose reader the reference's weights came through: `tensorflow`, or `slimport` for files that TensorFlow's
-    own
-      reader does not take.
+      own reader does not take.
     """
 
     network: str
@@ -120,20 +120,22 @@ class Report:
     @property
     def first_difference(self) -> str | None:
         """The first end point, in the network's order, that exceeds its limit or has a variable that differs."""
-        return next((row.name for row in self.rows if not row.ok or self.variables_of(row)), None)
+        return next((row.name for row in self.rows if not row.ok or row.name in self.different_by_end_point), None)
 
-    def variables_of(self, row: Row) -> tuple[str, ...]:
-        """The different variables that belong to an end point: those under its name and under no longer one.
+    @cached_property
+    def different_by_end_point(self) -> dict[str, list[str]]:
+        """The different variables by the end point that they belong to: the longest name that they stand under.
 
-        What is under none, the last BatchNorm, belongs to the last.
+        What is under none, the last BatchNorm, belongs to the last end point.
         """
-        names = [other.name for other in self.rows]
-
-        def owner(variable: str) -> str:
-            under = [name for name in names if variable.startswith(f"{name}/")]
-            return max(under, key=len, default=names[-1])
-
-        return tuple(variable for variable in self.weights_different if owner(variable) == row.name)
+        names = {row.name for row in self.rows}
+        found: dict[str, list[str]] = {}
+        for variable in self.weights_different:
+            owner = variable
+            while owner and owner not in names:
+                owner = owner.rpartition("/")[0]
+            found.setdefault(owner or self.rows[-1].name, []).append(variable)
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; what is not finite is null."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from converters import frameworks, models
-from converters.errors import InputError
+from converters.errors import InputError, first_line
 from converters.mapping import Array
 from converters.parity import ports, tf_slim
 from converters.parity.compare import Report, compare, compare_float32, neighbours
@@ -86,7 +86,7 @@ def verify(
             with slim("float64") as graph:
                 truth = graph.run(images)
         except ValueError as error:
-            raise InputError(f"{opened.path}: {_first_line(error)}") from error
+            raise InputError(f"{opened.path}: {first_line(error)}") from error
         progress(f"running {network.name} in {ports.backend_of(target)}, {dtype}")
         different: list[str] = []
         compared = 0
@@ -170,7 +170,3 @@ def _build(source: Source, target: str, arguments: dict[str, Any]) -> Any:
 def _describe(source: Source) -> str:
     classes = source.network.num_classes
     return f"{source.network.name} with {classes or 'no'} classes"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -32,7 +32,6 @@ TARGETS = (
     Target("keras", ".weights.h5", "keras"),
     Target("slim", ".ckpt", "slim"),
 )
-FRAMEWORKS = tuple(dict.fromkeys(target.framework for target in TARGETS))
 
 
 def target_of(path: Path, framework: str | None = None) -> Target:
