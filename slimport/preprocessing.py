@@ -1,0 +1,171 @@
+"""What slim makes of a photograph before a network evaluates it: `inception` and `vgg`, in NumPy.
+
+Both resize as `tf.image.resize_bilinear` does: pixel i of the output is looked up at i * in / out, so that the first
+pixels coincide and not the images' centres, and without antialiasing. Pillow, torchvision and TensorFlow 2 do neither;
+a network that was trained on the one sees other images through the other.
+
+The same as `torch.nn.Module`s: `slimport.pytorch.preprocessing`.
+
+Sources: `research/slim/preprocessing/inception_preprocessing.py` and `vgg_preprocessing.py` in tensorflow/models;
+tensorflow/core/kernels/image/resize_bilinear_op.cc.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.generic]
+Size = int | tuple[int, int]
+
+CENTRAL_FRACTION = 0.875
+RESIZE_SIDE = 256
+# Of red, green and blue over ImageNet's training images, on a scale of 0 to 255.
+MEANS = (123.68, 116.78, 103.94)
+
+
+def inception(image: Image, size: Size = 299, central_fraction: float = CENTRAL_FRACTION) -> NDArray[np.float32]:
+    """The central part of an image, resized whatever its aspect, scaled to [-1, 1].
+
+    The released Inceptions, and the ResNet v2 of 2017 at 299x299, were evaluated so.
+
+    Args:
+      image: [height, width, channels], uint8, or floating point in [0, 1].
+      size: height and width of the result.
+      central_fraction: of each side, what is kept.
+
+    Returns:
+      [*size, channels], float32.
+    """
+    image = _checked(image)
+    top, left = (crop_margin(side, central_fraction) for side in image.shape[:2])
+    image = image[top : image.shape[0] - top, left : image.shape[1] - left]
+    scale = np.float32(1 / 255 if image.dtype == np.uint8 else 1)
+    return (_resized(image, sides(size), scale) - np.float32(0.5)) * np.float32(2)
+
+
+def vgg(image: Image, size: Size = 224, resize_side: int = RESIZE_SIDE) -> NDArray[np.float32]:
+    """The image with its short side resized to `resize_side`, its centre cropped, ImageNet's mean colour subtracted.
+
+    The released VGG and ResNet v1, which came from Caffe, were evaluated so.
+
+    Args:
+      image: [height, width, 3], uint8, or floating point in [0, 255].
+      size: height and width of the result.
+      resize_side: of the whole image, before the crop.
+
+    Returns:
+      [*size, 3], float32, within [-123.68, 151.06].
+
+    Raises:
+      ValueError: the crop is larger than the resized image.
+    """
+    image = _checked(image)
+    resized = smallest_size_at_least(image.shape[:2], resize_side)
+    top, left = crop_offsets(resized, sides(size))
+    height, width = sides(size)
+    return _resized(image, resized)[top : top + height, left : left + width] - np.array(MEANS, np.float32)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """A preprocessing by its name: the function on [height, width, channels], and the side it makes by default."""
+
+    name: str
+    function: Callable[..., NDArray[np.float32]]
+    default_size: int
+
+
+PREPROCESSINGS = {
+    "inception": Preprocessing("inception", inception, 299),
+    "vgg": Preprocessing("vgg", vgg, 224),
+}
+
+
+def resize_bilinear(image: Image, size: Size) -> NDArray[np.float32]:
+    """`tf.compat.v1.image.resize_bilinear(image, size, align_corners=False)`.
+
+    Args:
+      image: [height, width, channels], of any dtype.
+      size: height and width of the result.
+
+    Returns:
+      [*size, channels], float32.
+    """
+    return _resized(_checked(image), sides(size))
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Along one axis, for every pixel of the output: the two pixels of the input between which it lies, and where."""
+
+    lower: NDArray[np.int64]
+    upper: NDArray[np.int64]
+    lerp: NDArray[np.float32]
+
+
+def taps(side_in: int, side_out: int) -> Taps:
+    """TensorFlow's: in float32, as it computes them, since that decides on which side of a pixel a position falls."""
+    scale = np.float32(side_in) / np.float32(side_out)
+    position = np.arange(side_out, dtype=np.float32) * scale
+    floor = np.floor(position)
+    lower = floor.astype(np.int64)
+    return Taps(lower, np.minimum(np.ceil(position).astype(np.int64), side_in - 1), position - floor)
+
+
+def crop_margin(side: int, fraction: float) -> int:
+    """What `tf.image.central_crop` takes off each end of a side."""
+    return int((side - side * fraction) / 2)
+
+
+def smallest_size_at_least(size: tuple[int, ...], resize_side: int) -> tuple[int, int]:
+    """The height and width, in the same proportion, whose short side is `resize_side`; in float32, as slim has it."""
+    height, width = size
+    scale = np.float32(resize_side) / np.float32(min(height, width))
+    return int(np.rint(np.float32(height) * scale)), int(np.rint(np.float32(width) * scale))
+
+
+def crop_offsets(size: tuple[int, int], crop: tuple[int, int]) -> tuple[int, int]:
+    """Where slim's central crop begins.
+
+    Raises:
+      ValueError: the crop is larger.
+    """
+    if crop[0] > size[0] or crop[1] > size[1]:
+        raise ValueError(
+            f"a crop of {crop[0]}x{crop[1]} from an image resized to {size[0]}x{size[1]}: choose a smaller size, or a "
+            f"larger resize_side"
+        )
+    return (size[0] - crop[0]) // 2, (size[1] - crop[1]) // 2
+
+
+def sides(size: Size) -> tuple[int, int]:
+    """Height and width; one number is both."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def _checked(image: Image) -> Image:
+    if image.ndim != 3 or 0 in image.shape:
+        raise ValueError(f"an image of shape {list(image.shape)}: must be [height, width, channels]")
+    return image
+
+
+def _resized(image: Image, size: tuple[int, int], scale: np.float32 | None = None) -> NDArray[np.float32]:
+    """Resizes an image whose pixels, times `scale`, are the ones meant: only those that are looked up are converted."""
+    rows, columns = taps(image.shape[0], size[0]), taps(image.shape[1], size[1])
+    lerp = columns.lerp[:, None]
+
+    def row(indices: NDArray[np.int64]) -> Any:
+        lines = image[indices]
+        left, right = (lines[:, index].astype(np.float32) for index in (columns.lower, columns.upper))
+        if scale is not None:
+            left, right = left * scale, right * scale
+        return left + (right - left) * lerp
+
+    top, bottom = row(rows.lower), row(rows.upper)
+    resized: NDArray[np.float32] = top + (bottom - top) * rows.lerp[:, None, None]
+    return resized

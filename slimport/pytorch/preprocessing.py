@@ -1,0 +1,95 @@
+"""slim's preprocessing as transforms, for a `Dataset` or a whole batch: the arithmetic of `slimport.preprocessing`.
+
+    dataset = torchvision.datasets.ImageFolder("photos", transform=Inception(299))
+
+Sources: see `slimport.preprocessing`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from slimport import preprocessing
+from slimport.preprocessing import CENTRAL_FRACTION, MEANS, RESIZE_SIDE, Size
+
+
+class Inception(nn.Module):
+    """`slimport.preprocessing.inception`: a PIL image or a tensor to [channels, height, width] in [-1, 1].
+
+    A tensor is [..., channels, height, width], uint8 or floating point in [0, 1], on any device. A PIL image is
+    converted to RGB.
+    """
+
+    def __init__(self, size: Size = 299, central_fraction: float = CENTRAL_FRACTION) -> None:
+        super().__init__()
+        self.size = preprocessing.sides(size)
+        self.central_fraction = central_fraction
+
+    def forward(self, image: Any) -> Tensor:
+        pixels = _tensor(image)
+        height, width = pixels.shape[-2:]
+        top, left = (preprocessing.crop_margin(side, self.central_fraction) for side in (height, width))
+        pixels = pixels[..., top : height - top, left : width - left]
+        scale = 1 / 255 if pixels.dtype == torch.uint8 else 1
+        return (_resized(pixels, self.size, scale) - 0.5) * 2
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}, central_fraction={self.central_fraction}"
+
+
+class Vgg(nn.Module):
+    """`slimport.preprocessing.vgg`: a PIL image or a tensor to [3, height, width], minus ImageNet's mean colour.
+
+    A tensor is [..., 3, height, width], uint8 or floating point in [0, 255], on any device. A PIL image is converted to
+    RGB.
+    """
+
+    def __init__(self, size: Size = 224, resize_side: int = RESIZE_SIDE) -> None:
+        super().__init__()
+        self.size = preprocessing.sides(size)
+        self.resize_side = resize_side
+
+    def forward(self, image: Any) -> Tensor:
+        pixels = _tensor(image)
+        resized = preprocessing.smallest_size_at_least(tuple(pixels.shape[-2:]), self.resize_side)
+        top, left = preprocessing.crop_offsets(resized, self.size)
+        height, width = self.size
+        crop = _resized(pixels, resized)[..., top : top + height, left : left + width]
+        return crop - crop.new_tensor(MEANS)[:, None, None]
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}, resize_side={self.resize_side}"
+
+
+def resize_bilinear(image: Tensor, size: Size) -> Tensor:
+    """`slimport.preprocessing.resize_bilinear` of [..., height, width], in float32."""
+    return _resized(image, preprocessing.sides(size))
+
+
+def _tensor(image: Any) -> Tensor:
+    if isinstance(image, Tensor):
+        return image
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def _resized(image: Tensor, size: tuple[int, int], scale: float = 1) -> Tensor:
+    height, width = image.shape[-2:]
+    rows, columns = preprocessing.taps(height, size[0]), preprocessing.taps(width, size[1])
+
+    def at(pixels: Tensor, dim: int, indices: Any) -> Tensor:
+        return pixels.index_select(dim, torch.from_numpy(indices).to(pixels.device))
+
+    def lerp(values: Any) -> Tensor:
+        return torch.from_numpy(values).to(image.device)
+
+    def row(indices: Any) -> Tensor:
+        lines = at(image, -2, indices)
+        left, right = (at(lines, -1, index).float() * scale for index in (columns.lower, columns.upper))
+        return left + (right - left) * lerp(columns.lerp)
+
+    top, bottom = row(rows.lower), row(rows.upper)
+    return top + (bottom - top) * lerp(rows.lerp)[:, None]
