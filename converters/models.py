@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,23 @@ def pytorch_port(network: spec.Network, variables: Variables, **arguments: Any) 
     model.to(next(iter(state.values())).dtype)
     model.load_state_dict(state)
     return model.eval()
+
+
+def pytorch_variables(model: Any) -> Iterator[tuple[str, Array]]:
+    """(slim name relative to the scope, array in slim's layout) for everything in a module's state dict.
+
+    Copies, so that a later training step does not change them.
+    """
+    state = model.state_dict()
+    for name, slim_name in mapping.slim_names(state).items():
+        yield slim_name, mapping.slim_layout(slim_name, state[name].detach().cpu().numpy().copy())
+
+
+def keras_variables(model: Any) -> Iterator[tuple[str, Array]]:
+    """(slim name relative to the scope, array) for every weight of a Keras model."""
+    for layer in model.layers:
+        for weight in layer.weights:
+            yield mapping.slim_name(layer.name, weight.name), np.array(weight)
 
 
 def keras_model(source: Source, **arguments: Any) -> Any:

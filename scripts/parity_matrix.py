@@ -22,8 +22,7 @@ from make_checkpoint import random_value
 
 from converters import frameworks, models
 from converters.parity import ports, tf_slim
-from converters.parity.compare import Row, compare, compare_float32, neighbours
-from converters.parity.verification import ROUNDING_RUNS
+from converters.parity.compare import ROUNDING_RUNS, Row, compare, compare_float32, neighbours
 from slimport import spec
 
 SIZES = ((97, 97), (112, 112), (224, 224), (225, 225), (120, 161))

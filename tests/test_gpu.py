@@ -16,8 +16,7 @@ import torch
 from conftest import DEPTHS, named, pytorch_port, random_images, random_weights
 
 from converters.parity import ports, tf_slim
-from converters.parity.compare import compare, compare_float32, neighbours
-from converters.parity.verification import ROUNDING_RUNS
+from converters.parity.compare import ROUNDING_RUNS, compare, compare_float32, neighbours
 from slimport import spec
 
 pytestmark = [

@@ -14,8 +14,7 @@ from conftest import DEPTHS, ROOT, SMALL, named, random_images, random_weights
 
 from converters import convert, frameworks, load_keras, models, verify
 from converters.parity import ports, tf_slim
-from converters.parity.compare import compare, compare_float32, neighbours
-from converters.parity.verification import ROUNDING_RUNS
+from converters.parity.compare import ROUNDING_RUNS, compare, compare_float32, neighbours
 from slimport import spec
 
 frameworks.import_keras()

@@ -11,8 +11,7 @@ from conftest import DEPTHS, SMALL, named, pytorch_port, random_images, random_w
 
 import slimport.pytorch
 from converters.parity import ports, tf_slim
-from converters.parity.compare import compare, compare_float32, neighbours
-from converters.parity.verification import ROUNDING_RUNS
+from converters.parity.compare import ROUNDING_RUNS, compare, compare_float32, neighbours
 from slimport import spec
 
 SIZES = ((97, 97), (112, 112), (224, 224), (225, 225), (120, 161))

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import SMALL
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import slimport.pytorch
-from converters import convert
+from converters import InputError, convert, load_keras, load_pytorch, verify
 from converters.parity.compare import Report, Row, compare, compare_float32, max_abs, neighbours, rel_l2
 
 GAMMA = "block3.unit_2.bottleneck_v2.conv2.BatchNorm.weight"
@@ -116,10 +117,54 @@ def test_a_report_without_rows_is_not_equal() -> None:
     assert not Report("n", "pytorch", "float64", "cpu", "b", "r", (1, 1, 1, 1), ()).ok
 
 
-@pytest.mark.parametrize("port", [{}, {"x": np.ones(2), "y": np.ones(1)}, {"x": np.ones(3)}])
+@pytest.mark.parametrize("port", [{}, {"x": np.ones(2), "y": np.ones(1)}])
 def test_end_points_that_do_not_match_cannot_be_compared(port: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="end point"):
         compare(port, {"x": np.ones(2)})
+
+
+def test_an_end_point_of_another_shape_is_a_difference() -> None:
+    (row,) = compare({"x": np.ones(3)}, {"x": np.ones(2)})
+    assert not row.ok
+    assert row.to_json()["rel_l2"] is None
+
+
+def test_a_model_in_memory_is_verified_as_it_is_and_left_so(small_v2: Path) -> None:
+    model = load_pytorch(small_v2)
+    assert verify(small_v2, model, size=(40, 33)).ok
+    report = verify(small_v2, model.train(), size=(40, 33))
+    assert report.first_difference == "resnet_v2/block1/unit_1/bottleneck_v2/shortcut"
+    assert not report.weights_different
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    with torch.no_grad():
+        model.eval().logits.bias[3] += 1e-3
+    report = verify(small_v2, model, size=(40, 33), dtype="float32")
+    assert report.first_difference == "resnet_v2/logits"
+    assert report.weights_different == ("resnet_v2/logits/biases",)
+    assert report.weights_compared == len(load_pytorch(small_v2).network.variables())
+
+
+def test_a_keras_model_in_memory_is_verified(small_v2: Path) -> None:
+    model = load_keras(small_v2)
+    assert verify(small_v2, model, size=(40, 33)).ok
+    model.get_layer("logits").bias.assign_add(np.full(7, 1e-3))
+    report = verify(small_v2, model, size=(40, 33))
+    assert report.first_difference == "resnet_v2/logits"
+    assert report.weights_different == ("resnet_v2/logits/biases",)
+
+
+@pytest.mark.parametrize(
+    ("model", "target", "message"),
+    [
+        (torch.nn.Identity(), None, "a Identity cannot be verified"),
+        (3, None, "a int cannot be verified"),
+        (slimport.pytorch.resnet_v2(SMALL.blocks, 7), "keras", "is for pytorch, not for target 'keras'"),
+        (slimport.pytorch.resnet_v2(SMALL.blocks, 7, scope="net"), None, "nothing to compare: .* missing"),
+    ],
+)
+def test_what_cannot_be_verified_is_refused(small_v2: Path, model: Any, target: str | None, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        verify(small_v2, model, target=target, size=(33, 33))
 
 
 def test_float32_is_measured_against_as_many_runs_as_it_takes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -13,11 +14,21 @@ from converters.errors import InputError
 from converters.mapping import Array
 
 
+def target_of(model: Any) -> str | None:
+    """`pytorch` or `keras` for a model in memory; None for anything else."""
+    # Whoever holds a model has imported its framework. On its torch backend, a Keras model is a module of torch's too.
+    for target, module, of in (("keras", "keras", "Model"), ("pytorch", "torch.nn", "Module")):
+        if module in sys.modules and isinstance(model, getattr(sys.modules[module], of)):
+            return target
+    return None
+
+
 def record_pytorch(model: Any, images: Array, dtype: str, device: str) -> dict[str, Array]:
     """Runs a PyTorch port in full precision.
 
     Args:
-      model: a network of `slimport.pytorch`; it is moved to the dtype and the device.
+      model: a module with `end_points(images)` as the networks of `slimport.pytorch` have it. It is moved to the dtype
+        and the device, and runs in the mode that it is in, training or evaluation.
       images: [batch, height, width, channels].
       dtype: `float32` or `float64`.
       device: `cpu` or `cuda`.
@@ -26,7 +37,7 @@ def record_pytorch(model: Any, images: Array, dtype: str, device: str) -> dict[s
       {slim end point name: NHWC array}.
     """
     torch = frameworks.import_torch()
-    model = model.to(device=device, dtype=getattr(torch, dtype)).eval()
+    model = model.to(device=device, dtype=getattr(torch, dtype))
     inputs = torch.from_numpy(images.astype(dtype).transpose(0, 3, 1, 2)).to(device)
     with torch.inference_mode(), _full_precision():
         _, end_points = model.end_points(inputs)

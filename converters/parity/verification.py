@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,18 +13,19 @@ import numpy as np
 from converters import frameworks, models
 from converters.errors import InputError, first_line
 from converters.mapping import Array
+from converters.models import Variables
 from converters.parity import ports, tf_slim
-from converters.parity.compare import Report, compare, compare_float32, neighbours
+from converters.parity.compare import Report
+from converters.parity.reference import Reference
 from converters.sources import KERAS_SUFFIXES, PYTORCH_SUFFIXES, PathLike, Source, open_source
 from slimport import spec
 
 TARGETS = ("pytorch", "keras")
-ROUNDING_RUNS = 64
 
 
 def verify(
     source: PathLike,
-    converted: PathLike | None = None,
+    converted: Any = None,
     *,
     target: str | None = None,
     dtype: str | None = None,
@@ -41,7 +44,10 @@ def verify(
 
     Args:
       source: the checkpoint, whose weights the TF-Slim graph runs with.
-      converted: the file to verify; None verifies the port with the source's own weights.
+      converted: what to verify: a file, or a model in memory, which stays as it is. A `torch.nn.Module` needs
+        `end_points(images)`, from NCHW images to its output and {slim end point name: NCHW tensor}, and runs in the
+        mode that it is in, training or evaluation; a `keras.Model` needs slimport's names of layers. None verifies the
+        port with the source's own weights.
       target: `pytorch` or `keras`; None follows from `converted`, or is `pytorch`.
       dtype: `float64` or `float32`; None is float64 wherever the target computes in it throughout.
       size: height and width of the input; None is the network's default image size.
@@ -56,6 +62,7 @@ def verify(
     Raises:
       InputError: a file cannot be read, holds another network, or an argument cannot be.
     """
+    in_memory = converted is not None and not isinstance(converted, str | os.PathLike)
     target = _target(target, converted)
     ports.check_device(target, device)
     exact = ports.float64_is_exact(target)
@@ -78,13 +85,9 @@ def verify(
         progress(f"reading {opened.path}")
         weights, reader = tf_slim.weights(opened)
 
-        def slim(dtype: str) -> tf_slim.SlimGraph:
-            progress(f"running {network.name} in TF-Slim, {dtype}")
-            return tf_slim.SlimGraph(network, opened.scope, weights, dtype, **arguments)
-
+        reference = Reference(network, opened.scope, weights, images, seed=seed, progress=progress, **arguments)
         try:
-            with slim("float64") as graph:
-                truth = graph.run(images)
+            _ = reference.truth
         except ValueError as error:
             raise InputError(f"{opened.path}: {first_line(error)}") from error
         progress(f"running {network.name} in {ports.backend_of(target)}, {dtype}")
@@ -92,6 +95,12 @@ def verify(
         compared = 0
         if converted is None:
             model = _build(opened, target, arguments)
+        elif in_memory:
+            variables = models.pytorch_variables if target == "pytorch" else models.keras_variables
+            mine = {name: array for name, array in variables(converted) if name in weights}
+            different, compared = _different(opened.scope, mine.items(), weights), len(mine)
+            # A copy, since recording moves a module to the dtype and the device.
+            model = copy.deepcopy(converted) if target == "pytorch" else converted
         else:
             with open_source(converted, opened.scope) as file:
                 if file.network != network:
@@ -99,18 +108,17 @@ def verify(
                         f"{converted}: holds {_describe(file)}, but {opened.path} holds {_describe(opened)}: "
                         f"nothing to compare"
                     )
-                different = _different(file, weights)
-                compared = len(weights)
+                different, compared = _different(file.scope, file.stream(), weights), len(weights)
                 model = _load(file, target, arguments)
         if target == "pytorch":
             port = ports.record_pytorch(model, images, dtype, device)
         else:
             port = ports.record_keras(model, opened.scope, images, dtype, device)
-        if dtype == "float64":
-            rows = compare(port, truth)
-        else:
-            with slim("float32") as graph:
-                rows = compare_float32(port, truth, graph.run, neighbours(images, ROUNDING_RUNS, seed))
+        try:
+            with reference:
+                rows = reference.compare(port, dtype)
+        except ValueError as error:
+            raise InputError(f"{opened.path}: nothing to compare: {first_line(error)}") from error
     return Report(
         network=network.name,
         target=target,
@@ -125,11 +133,13 @@ def verify(
     )
 
 
-def _target(target: str | None, converted: PathLike | None) -> str:
+def _target(target: str | None, converted: Any) -> str:
     if target not in (None, *TARGETS):
         raise InputError(f"target {target!r}: must be one of {', '.join(TARGETS)}")
     if converted is None:
         return target or "pytorch"
+    if not isinstance(converted, str | os.PathLike):
+        return _target_of_model(target, converted)
     name = Path(converted).name
     suffixes = {"pytorch": PYTORCH_SUFFIXES, "keras": KERAS_SUFFIXES}
     of_file = next((framework for framework, ends in suffixes.items() if name.endswith(ends)), None)
@@ -141,11 +151,23 @@ def _target(target: str | None, converted: PathLike | None) -> str:
     return of_file
 
 
-def _different(converted: Source, weights: Mapping[str, Array]) -> list[str]:
-    """The variables of a converted file that are not the source's, rounded to the file's dtype, with their scope."""
+def _target_of_model(target: str | None, model: Any) -> str:
+    of_model = ports.target_of(model)
+    if of_model is None or (of_model == "pytorch" and not hasattr(model, "end_points")):
+        raise InputError(
+            f"a {type(model).__name__} cannot be verified: it must be a file's path, a keras.Model, or a "
+            f"torch.nn.Module with end_points(images)"
+        )
+    if target not in (None, of_model):
+        raise InputError(f"the model in memory is for {of_model}, not for target {target!r}")
+    return of_model
+
+
+def _different(scope: str, variables: Variables, weights: Mapping[str, Array]) -> list[str]:
+    """The variables that are not the source's, rounded to their own dtype; with their scope."""
     return [
-        spec.scoped(converted.scope, name)
-        for name, array in converted.stream()
+        spec.scoped(scope, name)
+        for name, array in variables
         if array.tobytes() != weights[name].astype(array.dtype).tobytes()
     ]
 
