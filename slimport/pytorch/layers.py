@@ -18,6 +18,7 @@ class BatchNorm(nn.BatchNorm2d):
 class Conv2d(nn.Conv2d):
     """`slim.conv2d` or `conv2d_same`: a convolution with bias, or, `normalized`, one with BatchNorm and ReLU.
 
+    With `activated` False, a normalized one has BatchNorm alone (slim's `activation_fn=None`).
     `conv2d_same` pads alike on both sides at every stride, and slim's SAME at stride 1 does so for odd kernels: both
     are this one padding.
     """
@@ -31,6 +32,7 @@ class Conv2d(nn.Conv2d):
         rate: int = 1,
         *,
         normalized: bool = False,
+        activated: bool = True,
     ) -> None:
         padding = rate * (kernel_size - 1) // 2
         super().__init__(depth_in, depth, kernel_size, stride, padding, dilation=rate, bias=not normalized)
@@ -38,10 +40,14 @@ class Conv2d(nn.Conv2d):
             # The scope that slim gives a convolution's normalizer.
             self.BatchNorm = BatchNorm(depth)
         self.normalized = normalized
+        self.activated = activated
 
     def forward(self, inputs: Tensor) -> Tensor:
         net = super().forward(inputs)
-        return F.relu(self.BatchNorm(net)) if self.normalized else net
+        if not self.normalized:
+            return net
+        net = self.BatchNorm(net)
+        return F.relu(net) if self.activated else net
 
 
 def subsample(inputs: Tensor, factor: int) -> Tensor:

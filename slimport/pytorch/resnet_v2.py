@@ -5,7 +5,7 @@ Equal to `slimport.nets.resnet_v2`, end point by end point. arXiv:1603.05027.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -13,46 +13,7 @@ from torch.nn import functional as F
 
 from slimport import spec
 from slimport.pytorch import layers
-
-Record = Callable[[str, Tensor], None]
-
-
-class Bottleneck(nn.Module):
-    """The full preactivation bottleneck unit, Fig. 1(b) of arXiv:1603.05027.
-
-    [batch, depth_in, height, width] to [batch, depth, ceil(height / stride), ceil(width / stride)].
-    """
-
-    def __init__(self, unit: spec.PlacedUnit) -> None:
-        super().__init__()
-        self.scope = unit.scope
-        self.stride = unit.stride
-        inner = unit.depth_bottleneck
-        self.preact = layers.BatchNorm(unit.depth_in)
-        self.shortcut = layers.Conv2d(unit.depth_in, unit.depth, 1, unit.stride) if unit.projects else None
-        self.conv1 = layers.Conv2d(unit.depth_in, inner, 1, normalized=True)
-        self.conv2 = layers.Conv2d(inner, inner, 3, unit.stride, unit.rate, normalized=True)
-        self.conv3 = layers.Conv2d(inner, unit.depth, 1)
-
-    def forward(self, inputs: Tensor, record: Record | None = None) -> Tensor:
-        preact = F.relu(self.preact(inputs))
-        # A projection takes the preactivation; only the identity takes the input itself.
-        if self.shortcut is None:
-            shortcut = layers.subsample(inputs, self.stride)
-        else:
-            shortcut = self.shortcut(preact)
-        conv1 = self.conv1(preact)
-        conv2 = self.conv2(conv1)
-        conv3 = self.conv3(conv2)
-        output: Tensor = shortcut + conv3
-        if record:
-            if self.shortcut is not None:
-                record(f"{self.scope}/shortcut", shortcut)
-            record(f"{self.scope}/conv1", conv1)
-            record(f"{self.scope}/conv2", conv2)
-            record(f"{self.scope}/conv3", conv3)
-            record(self.scope, output)
-        return output
+from slimport.pytorch.residual_units import FullPreactivation, Record
 
 
 class Block(nn.Module):
@@ -62,7 +23,7 @@ class Block(nn.Module):
         super().__init__()
         for unit in units:
             _, number, unit_scope = unit.scope.split("/")
-            self.add_module(number, nn.ModuleDict({unit_scope: Bottleneck(unit)}))
+            self.add_module(number, nn.ModuleDict({unit_scope: FullPreactivation(unit)}))
 
     def forward(self, inputs: Tensor, record: Record | None = None) -> Tensor:
         net = inputs
