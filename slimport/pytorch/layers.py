@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -62,6 +64,11 @@ def pool1(inputs: Tensor) -> Tensor:
     end (`ceil_mode`) is the trailing 1, and the leading one is the side's parity.
     """
     height, width = inputs.shape[2:]
+    if not (type(height) is type(width) is int):
+        # A program that is exported for any height and width: its sides are symbols, and max_pool2d takes a padding of
+        # numbers alone. Its own padding costs no copy.
+        padded = F.pad(inputs, (width % 2, 0, height % 2, 0), value=-math.inf)
+        return F.max_pool2d(padded, 3, 2, ceil_mode=True)
     return F.max_pool2d(inputs, 3, 2, padding=(height % 2, width % 2), ceil_mode=True)
 
 
