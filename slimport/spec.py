@@ -278,6 +278,8 @@ RESNET_V2_BLOCKS: dict[str, tuple[Block, ...]] = {
     "resnet_v2_200": _resnet_v2_blocks((3, 24, 36, 3)),
 }
 
+NETWORKS = {name: ResNetV2(blocks, 1001) for name, blocks in RESNET_V2_BLOCKS.items()}
+
 # One family so far; with the second one this becomes the union of their classes.
 Network = ResNetV2
 FAMILIES: dict[str, type[Network]] = {ResNetV2.family: ResNetV2}

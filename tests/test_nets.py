@@ -11,7 +11,8 @@ from typing import Any
 import make_checkpoint
 import numpy as np
 import pytest
-from conftest import DEPTHS, ROOT, random_images
+import torch
+from conftest import DEPTHS, ROOT, named, random_images
 
 from converters import frameworks
 from converters.parity.tf_slim import building_graphs
@@ -131,3 +132,17 @@ def test_output_strides_that_cannot_be_reached_are_refused(output_stride: int) -
         pytest.raises(ValueError, match="output_stride"),
     ):
         resnet_v2.resnet_v2_50(tf.zeros((1, 64, 64, 3)), 10, output_stride=output_stride)
+
+
+def test_no_classes_may_be_written_as_0_in_every_framework() -> None:
+    name = "resnet_v2_50"
+    import slimport.keras
+    import slimport.pytorch
+
+    features = [*named(name, None).end_points(name)]
+    with tf.Graph().as_default(), building_graphs():
+        _, end_points = getattr(resnet_v2, name)(tf.zeros((1, 33, 33, 3)), 0, is_training=False)
+    assert list(end_points) == features
+    _, recorded = getattr(slimport.pytorch, name)(0).end_points(torch.zeros(1, 3, 33, 33))
+    assert list(recorded) == features
+    assert set(slimport.keras.end_points(getattr(slimport.keras, name)(0)).output) == set(features)

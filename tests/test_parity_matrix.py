@@ -1,0 +1,49 @@
+"""The parity matrix covers what its page says, and runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from itertools import combinations, product
+
+import parity_matrix
+from conftest import DEPTHS, ROOT
+
+
+def test_any_two_settings_that_can_stand_together_do() -> None:
+    rows = [
+        (row.network, row.size, row.num_classes, row.global_pool, row.output_stride, row.spatial_squeeze, row.batch)
+        for row in parity_matrix.settings(DEPTHS)
+    ]
+    levels = (
+        DEPTHS,
+        parity_matrix.SIZES,
+        parity_matrix.NUM_CLASSES,
+        (True, False),
+        parity_matrix.OUTPUT_STRIDES,
+        (True, False),
+        (1, 5),
+    )
+    for (i, one), (j, other) in combinations(enumerate(levels), 2):
+        together = {(row[i], row[j]) for row in rows}
+        # A map that is not pooled cannot be squeezed.
+        apart = {(False, True)} if (i, j) == (3, 5) else set()
+        assert together == set(product(one, other)) - apart
+
+
+def test_its_first_row_is_equal_for_every_port() -> None:
+    done = subprocess.run(
+        [sys.executable, "scripts/parity_matrix.py", "--rows", "1"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    cells = [cell.strip() for cell in done.stdout.splitlines()[-1].strip("|").split("|")]
+    assert len(cells) == 15
+    assert cells[-1] == "equal"
+    float64, float32 = [cells[8], cells[10]], [cells[9], *cells[11:14]]
+    assert all(float(cell) <= 1e-12 for cell in float64)
+    assert all(0 < float(cell) <= 1.5 for cell in float32)
