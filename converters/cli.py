@@ -6,12 +6,13 @@ input. Nothing heavy is imported before a command runs.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,7 +26,24 @@ if TYPE_CHECKING:
 
 SCOPE = click.option("--scope", metavar="SCOPE", help="Which network, where the file holds several.")
 STEP = click.option("--step", metavar="N", type=int, help="Which checkpoint of a run's directory. [the newest]")
+SHA256 = click.option("--sha256", metavar="HEX", help="What SRC's digest must be, where SRC is one file or a URL.")
+CACHE = click.option("--cache", metavar="DIR", help="Where to keep what is fetched. [SLIMPORT_CACHE, or your caches]")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+
+
+def source(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds SRC and what says how to get it: a command is called with a path that is here."""
+
+    @click.argument("src")
+    @SCOPE
+    @STEP
+    @SHA256
+    @CACHE
+    @functools.wraps(command)
+    def fetched(src: str, sha256: str | None, cache: str | None, **arguments: Any) -> None:
+        command(src=_local(src, sha256, cache), **arguments)
+
+    return fetched
 
 
 @click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
@@ -41,9 +59,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("src")
-@SCOPE
-@STEP
+@source
 @JSON
 def inspect(src: str, scope: str | None, step: int | None, as_json: bool) -> None:
     """Say what the checkpoint SRC holds. No tensor is read.
@@ -51,6 +67,7 @@ def inspect(src: str, scope: str | None, step: int | None, as_json: bool) -> Non
     \b
     slimport inspect resnet_v2_50.ckpt
     slimport inspect run/ --json
+    slimport inspect zoo:resnet_v2_50
     """
     from converters.inspection import inspect
 
@@ -59,11 +76,9 @@ def inspect(src: str, scope: str | None, step: int | None, as_json: bool) -> Non
 
 
 @cli.command()
-@click.argument("src")
+@source
 @click.argument("dst")
 @click.option("--to", metavar="TARGET", help="pytorch, keras or slim; follows from DST's suffix.")
-@SCOPE
-@STEP
 def convert(src: str, dst: str, to: str | None, scope: str | None, step: int | None) -> None:
     """Convert the network in SRC to DST: .safetensors, .pth, .keras, .weights.h5, or .ckpt for a slim checkpoint.
 
@@ -82,7 +97,7 @@ def convert(src: str, dst: str, to: str | None, scope: str | None, step: int | N
 
 
 @cli.command()
-@click.argument("src")
+@source
 @click.argument("converted", required=False)
 @click.option("--target", metavar="TARGET", help="pytorch or keras; follows from CONVERTED, else pytorch.")
 @click.option(
@@ -94,8 +109,6 @@ def convert(src: str, dst: str, to: str | None, scope: str | None, step: int | N
 @click.option("--no-global-pool", is_flag=True, help="Keep the map of features, as dense prediction does.")
 @click.option("--no-spatial-squeeze", is_flag=True, help="Keep logits of rank 4.")
 @click.option("--device", metavar="DEVICE", default="cpu", help="cpu or cuda, for the port. [cpu]")
-@SCOPE
-@STEP
 @JSON
 def verify(
     src: str,
@@ -144,6 +157,58 @@ def verify(
         raise click.exceptions.Exit(1)
 
 
+@cli.command()
+@click.argument("src", nargs=-1, required=True)
+@SHA256
+@CACHE
+@JSON
+def fetch(src: tuple[str, ...], sha256: str | None, cache: str | None, as_json: bool) -> None:
+    """Fetch SRC, a URL or a name of the zoo, and say where it is and what its SHA-256 is.
+
+    Every command that takes SRC fetches it so; this one does nothing else.
+
+    \b
+    slimport fetch resnet_v2_50_2017_04_14
+    slimport fetch https://example.com/run/model.ckpt-1000 --cache checkpoints
+    """
+    from converters import remote, terminal
+
+    with terminal.transfers() as progress:
+        files = [file for one in src for file in remote.fetch(one, sha256=sha256, cache=cache, progress=progress)]
+    if as_json:
+        click.echo(json.dumps([{"path": str(f.path), "url": f.url, "sha256": f.sha256} for f in files]))
+    else:
+        click.echo("\n".join(f"{file.sha256}  {file.path}" for file in files))
+
+
+@cli.command()
+@CACHE
+@JSON
+def zoo(cache: str | None, as_json: bool) -> None:
+    """List the released ImageNet checkpoints, which every command takes by name.
+
+    \b
+    slimport zoo
+    slimport convert resnet_v2_50_2017_04_14 resnet_v2_50.safetensors
+    """
+    from converters import remote
+    from converters.zoo import RELEASES
+
+    kept = {release.name: remote.cached(release, cache) for release in RELEASES}
+    if as_json:
+        digests = {name: file and file.sha256 for name, file in kept.items()}
+        click.echo(json.dumps([{**release.to_json(), "sha256": digests[release.name]} for release in RELEASES]))
+        return
+    click.echo(f"{'name':<25} {'classes':>7} {'image':>7} {'preprocessing':<13} {'top 1':>6} {'weights':>8}  url")
+    for release in RELEASES:
+        click.echo(
+            f"{release.name:<25} {release.classes:>7} {release.image_size:>3}x{release.image_size} "
+            f"{release.preprocessing:<13} {release.top_1:>5.1f}% {release.parameters * 4 / 1e6:>5.0f} MB  {release.url}"
+        )
+        if (file := kept[release.name]) is not None:
+            click.echo(f"  fetched: {file.path}, SHA-256 {file.sha256}")
+
+
 def main() -> None:
     """The console script: every error is one line on stderr."""
     try:
@@ -173,6 +238,13 @@ def main() -> None:
 def _fail(message: str) -> int:
     click.echo(f"slimport: {' '.join(message.split())}", err=True)
     return 2
+
+
+def _local(src: str, sha256: str | None, cache: str | None) -> str:
+    from converters import remote, terminal
+
+    with terminal.transfers() as progress:
+        return str(remote.local(src, sha256=sha256, cache=cache, progress=progress))
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

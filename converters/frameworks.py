@@ -41,6 +41,31 @@ def import_keras() -> Any:
     return keras
 
 
+def import_fsspec() -> Any:
+    """fsspec, which opens URLs of many protocols."""
+    return _import("fsspec", "remote")
+
+
+def import_aiohttp() -> Any:
+    """aiohttp, which fsspec speaks HTTP with."""
+    return _import("aiohttp", "remote")
+
+
+def import_filelock() -> Any:
+    """filelock: locks between processes."""
+    return _import("filelock", "remote")
+
+
+def import_platformdirs() -> Any:
+    """platformdirs: where a system keeps a user's caches."""
+    return _import("platformdirs", "remote")
+
+
+def import_pillow() -> Any:
+    """Pillow's module `Image`, which decodes images."""
+    return _import("PIL.Image", "images")
+
+
 def import_nets() -> Any:
     """TensorFlow 1's interface, with tf_slim working: the module `slimport.nets`."""
     with _quiet():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converters import remote
 from converters.checkpoint import Variable, open_checkpoint
 from converters.errors import InputError
 from converters.recognize import Recognition, recognize
@@ -59,14 +60,14 @@ def inspect(path: PathLike, scope: str | None = None, step: int | None = None) -
     """What a checkpoint holds. No tensor is read.
 
     Args:
-      path: what `open_checkpoint` takes.
+      path: what `open_checkpoint` takes, or what `remote.fetch` takes: a URL, a name of the zoo.
       scope: which network, where there are several.
       step: which checkpoint of a training run's directory; None is the newest.
 
     Raises:
       CheckpointError: it is not a checkpoint, or damaged.
     """
-    with open_checkpoint(path, step) as checkpoint:
+    with open_checkpoint(remote.local(path), step) as checkpoint:
         variables = tuple(checkpoint.variables.values())
         try:
             found, doubt = recognize({v.name: v.shape for v in variables}, str(path), scope), None

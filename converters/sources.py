@@ -6,7 +6,6 @@ from its variables, exactly as a checkpoint's is.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import zipfile
@@ -18,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from converters import frameworks, mapping
+from converters import frameworks, mapping, remote
 from converters.checkpoint import Checkpoint, open_checkpoint
+from converters.digests import sha256_of
 from converters.errors import InputError, first_line
 from converters.mapping import Array
 from converters.recognize import Recognition, recognize
@@ -61,7 +61,7 @@ class Source:
 
     def digests(self) -> dict[str, str]:
         """The SHA-256 of each file, in hex, by the file's name."""
-        return {path.name: _sha256(path) for path in self.files}
+        return {path.name: sha256_of(path) for path in self.files}
 
     def arrays(self) -> dict[str, Array]:
         """All variables at once, by slim's name relative to the scope."""
@@ -73,7 +73,7 @@ def open_source(path: PathLike, scope: str | None = None, step: int | None = Non
     """Opens a checkpoint, a `.safetensors`, `.pth`, `.keras` or `.weights.h5` file, and recognises the network in it.
 
     Args:
-      path: the file, or whatever else `open_checkpoint` takes.
+      path: the file, or whatever else `open_checkpoint` takes, or what `remote.fetch` takes: a URL, a name of the zoo.
       scope: which network to take from a checkpoint that holds several. A converted file holds one, without a scope of
         slim's; then `scope` is the one to give it, and None takes what the file remembers, or the network's name.
       step: which checkpoint of a training run's directory; None is the newest.
@@ -81,7 +81,7 @@ def open_source(path: PathLike, scope: str | None = None, step: int | None = Non
     Raises:
       InputError: it cannot be read, or holds no network or one that is not whole.
     """
-    path = Path(path)
+    path = remote.local(path)
     if not path.name.endswith(PYTORCH_SUFFIXES + KERAS_SUFFIXES):
         with open_checkpoint(path, step) as checkpoint:
             yield _of_checkpoint(path, checkpoint, scope)
@@ -237,12 +237,3 @@ def _h5_variables(path: Path, file: Any) -> tuple[dict[str, tuple[spec.Shape, np
             datasets[mapping.slim_name(layer, leaf)] = weights[str(index)]
     variables = {name: (dataset.shape, dataset.dtype) for name, dataset in datasets.items()}
     return variables, lambda name: np.asarray(datasets[name])
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(1 << 18))
-    with path.open("rb", buffering=0) as file:
-        while size := file.readinto(buffer):
-            digest.update(buffer[:size])
-    return digest.hexdigest()

@@ -56,6 +56,17 @@ def index_path(prefix: Path) -> Path:
     return prefix.with_name(f"{prefix.name}.index")
 
 
+def data_paths(prefix: Path) -> tuple[Path, ...]:
+    """The files of the shards that a bundle's index asks for, whether they are there or not.
+
+    Raises:
+      CheckpointError: the index is none.
+    """
+    index = MappedFile(index_path(prefix))
+    shards = _shard_count(index.label, dict(Table(index.label, index.view)).get(b""))
+    return tuple(data_path(prefix, shard, shards) for shard in range(shards))
+
+
 def _shard_count(label: str, header: memoryview | None) -> int:
     """Reads BundleHeaderProto, the entry with the empty key, and refuses what would be misread.
 
