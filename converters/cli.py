@@ -108,6 +108,7 @@ def convert(src: str, dst: str, to: str | None, scope: str | None, step: int | N
 @click.option("--output-stride", metavar="N", type=click.IntRange(min=1), help="Ratio of input to output resolution.")
 @click.option("--no-global-pool", is_flag=True, help="Keep the map of features, as dense prediction does.")
 @click.option("--no-spatial-squeeze", is_flag=True, help="Keep logits of rank 4.")
+@click.option("--argument", "more", metavar="NAME=VALUE", multiple=True, help="Any other argument of the network.")
 @click.option("--device", metavar="DEVICE", default="cpu", help="cpu or cuda, for the port. [cpu]")
 @JSON
 def verify(
@@ -120,6 +121,7 @@ def verify(
     output_stride: int | None,
     no_global_pool: bool,
     no_spatial_squeeze: bool,
+    more: tuple[str, ...],
     device: str,
     scope: str | None,
     step: int | None,
@@ -135,6 +137,14 @@ def verify(
     """
     from converters.parity import verify
 
+    arguments = dict(map(_argument, more))
+    if output_stride is not None:
+        arguments["output_stride"] = output_stride
+    if no_global_pool:
+        arguments["global_pool"] = False
+    # A map of more than 1x1 cannot be squeezed.
+    if no_spatial_squeeze or no_global_pool:
+        arguments["spatial_squeeze"] = False
     with _progress() as progress:
         report = verify(
             src,
@@ -143,14 +153,11 @@ def verify(
             dtype=dtype,
             size=_size(size),
             batch=batch,
-            global_pool=not no_global_pool,
-            output_stride=output_stride,
-            # A map of more than 1x1 cannot be squeezed.
-            spatial_squeeze=not (no_spatial_squeeze or no_global_pool),
             device=device,
             scope=scope,
             step=step,
             progress=progress,
+            **arguments,
         )
     click.echo(json.dumps(report.to_json()) if as_json else _report_text(report))
     if not report.ok:
@@ -254,6 +261,17 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if len(sides) > 2 or not all(side.isascii() and side.isdigit() and int(side) > 0 for side in sides):
         raise InputError(f"--size {text}: must be H or HxW, in pixels, like 224 or 224x320")
     return int(sides[0]), int(sides[-1])
+
+
+def _argument(text: str) -> tuple[str, Any]:
+    """A name and a value, in JSON or else as it stands."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise InputError(f"--argument {text}: must be NAME=VALUE, like global_pool=false")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
 
 
 @contextmanager

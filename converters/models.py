@@ -23,7 +23,7 @@ def load_pytorch(path: PathLike, scope: str | None = None, step: int | None = No
       path: what `open_source` takes.
       scope: which network, where there are several.
       step: which checkpoint of a training run's directory; None is the newest.
-      arguments: of the model's class (`global_pool`, `output_stride`, `spatial_squeeze`).
+      arguments: of the network (`global_pool`, say), as the family's `arguments` lists them.
 
     Raises:
       InputError: it cannot be read, or holds no whole network, or PyTorch is not installed.
@@ -39,7 +39,7 @@ def load_keras(path: PathLike, scope: str | None = None, step: int | None = None
       path: what `open_source` takes.
       scope: which network, where there are several.
       step: which checkpoint of a training run's directory; None is the newest.
-      arguments: of the family's `build` (`global_pool`, `output_stride`, `spatial_squeeze`, `dtype`).
+      arguments: of the network (`global_pool`, say), as the family's `arguments` lists them, and `dtype`.
 
     Raises:
       InputError: it cannot be read, or holds no whole network, or Keras or its backend is not installed.

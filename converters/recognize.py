@@ -34,7 +34,7 @@ class Recognition:
 
 def scopes(names: Mapping[str, object]) -> list[tuple[str, str]]:
     """The (family, scope) pairs under which a network's variables stand."""
-    return [(family, scope) for family, network in spec.FAMILIES.items() for scope in network.scopes(names)]
+    return [(name, scope) for name, family in spec.FAMILIES.items() for scope in family.scopes(names)]
 
 
 def recognize(shapes: Mapping[str, spec.Shape], source: str, scope: str | None = None) -> Recognition:
@@ -51,7 +51,7 @@ def recognize(shapes: Mapping[str, spec.Shape], source: str, scope: str | None =
     found = scopes(shapes)
     chosen = [pair for pair in found if scope is None or pair[1] == scope.strip("/")]
     if not chosen:
-        known = ", ".join(f"{network.unit_scope} units (ResNet v2)" for network in spec.FAMILIES.values())
+        known = ", ".join(f"{family.landmark} ({family.title})" for family in spec.FAMILIES.values())
         where = "" if scope is None else f" under scope {scope!r}"
         there = f"; networks stand under {_listed(pair[1] for pair in found)}" if found else ""
         raise InputError(

@@ -37,6 +37,7 @@ from converters.parity.compare import FLOAT32_RATIO, Row
 from converters.parity.reference import Reference
 from slimport import spec
 
+RESNETS = [name for name, network in spec.NETWORKS.items() if isinstance(network, spec.ResNet)]
 SIZES = ((64, 64), (97, 97), (224, 224), (299, 299), (321, 321), (120, 161))
 NUM_CLASSES = (1001, 21, 7, None, 0)
 OUTPUT_STRIDES = (None, 4, 8, 16, 32)
@@ -231,7 +232,7 @@ def line(number: int, row: Setting, results: Mapping[str, Result]) -> str:
 def main() -> None:
     """The command line; exits with 1 if anything differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", metavar="NAME", default=list(spec.RESNET_V2_BLOCKS))
+    parser.add_argument("--networks", nargs="+", metavar="NAME", default=RESNETS)
     parser.add_argument("--rows", type=int, nargs="+", metavar="N", help="only these, by their number in the table")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")

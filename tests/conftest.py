@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,12 @@ import train_digits
 
 # Two blocks, every kind of unit: projecting, identity, identity with a stride.
 SMALL = spec.ResNetV2((spec.resnet_v2_block("block1", 4, 2, 2), spec.resnet_v2_block("block2", 8, 3, 1)), num_classes=7)
-DEPTHS = tuple(spec.RESNET_V2_BLOCKS)
+DEPTHS = tuple(spec.ResNetV2.named())
 
 
 def named(name: str, num_classes: int | None = 1001) -> spec.ResNetV2:
     """The description of `resnet_v2_50` and its like."""
-    return spec.ResNetV2(spec.RESNET_V2_BLOCKS[name], num_classes)
+    return replace(spec.ResNetV2.named()[name], num_classes=num_classes)
 
 
 def random_weights(network: spec.Network, seed: int = 0) -> dict[str, Any]:

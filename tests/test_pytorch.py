@@ -86,7 +86,7 @@ def test_atrous_rates_are_slims_at_every_output_stride(output_stride: int) -> No
 @pytest.mark.parametrize("name", DEPTHS)
 def test_the_functions_make_the_network_of_their_name(name: str) -> None:
     model = getattr(slimport.pytorch, name)(num_classes=10, output_stride=16, in_channels=1)
-    assert model.network == spec.ResNetV2(spec.RESNET_V2_BLOCKS[name], 10, 1)
+    assert model.network == spec.ResNetV2(spec.ResNetV2.depths[name], 10, 1)
     assert model.output_stride == 16
     assert model.scope == name
 

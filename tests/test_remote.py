@@ -202,10 +202,11 @@ def test_a_file_here_goes_before_a_name_of_the_zoo(tmp_path: Path, monkeypatch: 
 
 
 def test_the_zoo_says_what_the_networks_are() -> None:
-    known = [release for release in zoo.RELEASES if release.network in spec.RESNET_V2_BLOCKS]
+    known = [release for release in zoo.RELEASES if release.network in spec.NETWORKS]
     assert known
     for release in known:
-        network = spec.ResNetV2(spec.RESNET_V2_BLOCKS[release.network], release.classes)
+        network = spec.NETWORKS[release.network]
+        assert (release.classes, release.preprocessing) == (network.num_classes, network.preprocessing)
         assert release.parameters == sum(math.prod(shape) for shape in network.variables().values())
 
 

@@ -25,7 +25,7 @@ class Reference:
         the same numbers.
       seed: of the `neighbours` of the images.
       progress: is told what is going on.
-      arguments: `global_pool`, `output_stride`, `spatial_squeeze`.
+      arguments: of the network, as the family's `arguments` lists them.
     """
 
     def __init__(

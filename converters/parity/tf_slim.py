@@ -58,7 +58,7 @@ class SlimGraph:
       scope: the model's variable scope.
       weights: variables by name relative to the scope.
       dtype: `float32` or `float64`, of the whole graph.
-      arguments: `global_pool`, `output_stride`, `spatial_squeeze`.
+      arguments: of the network (`global_pool`, say), as the family's `arguments` lists them.
 
     Raises:
       ValueError: TF-Slim refuses the arguments.
@@ -71,16 +71,15 @@ class SlimGraph:
         import tensorflow.compat.v1 as tf
         import tf_slim as slim
 
-        resnet_utils = import_module(f"{nets.__name__}.resnet_utils")
         builder = import_module(f"{nets.__name__}.{network.family}")
         # TensorFlow's fused BatchNorm, what TF-Slim runs in float32, has no float64 kernel.
-        fused = False if dtype == "float64" else None
+        fused = {"fused": False} if dtype == "float64" else {}
         self._dtype = dtype
         graph = tf.Graph()
         with graph.as_default(), tf.device("/cpu:0"), building_graphs(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._images = tf.placeholder(dtype, (None, None, None, network.in_channels))
-            with slim.arg_scope(resnet_utils.resnet_arg_scope(batch_norm_fused=fused)):
+            with slim.arg_scope(builder.arg_scope()), slim.arg_scope([slim.batch_norm], **fused):
                 _, end_points = builder.build(network, self._images, is_training=False, scope=scope or "", **arguments)
             # slim writes the root scope's end points as `/logits`.
             self._end_points = {name.lstrip("/"): tensor for name, tensor in end_points.items()}

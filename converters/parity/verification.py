@@ -31,14 +31,12 @@ def verify(
     dtype: str | None = None,
     size: tuple[int, int] | None = None,
     batch: int = 1,
-    global_pool: bool = True,
-    output_stride: int | None = None,
-    spatial_squeeze: bool = True,
     device: str = "cpu",
     scope: str | None = None,
     step: int | None = None,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
+    **arguments: Any,
 ) -> Report:
     """Compares every end point of a converted model with the TF-Slim graph's.
 
@@ -52,12 +50,12 @@ def verify(
       dtype: `float64` or `float32`; None is float64 wherever the target computes in it throughout.
       size: height and width of the input; None is the network's default image size.
       batch: number of images.
-      global_pool, output_stride, spatial_squeeze: as the networks have them.
       device: `cpu` or `cuda`, of the port; the TF-Slim graph always runs on the CPU.
       scope: which network, where the source holds several.
       step: which checkpoint of a training run's directory; None is the newest.
       seed: of the input, uniform in [-1, 1].
       progress: is told what is going on.
+      arguments: of the network (`global_pool`, `output_stride`, ...), as the family's `arguments` lists them.
 
     Raises:
       InputError: a file cannot be read, holds another network, or an argument cannot be.
@@ -74,9 +72,12 @@ def verify(
             f"{ports.backend_of(target)} computes BatchNorm in float32 even in float64 layers: verify it in float32, "
             f"or set KERAS_BACKEND=tensorflow"
         )
-    arguments = {"global_pool": global_pool, "output_stride": output_stride, "spatial_squeeze": spatial_squeeze}
     with open_source(source, scope, step) as opened:
         network = opened.network
+        try:
+            arguments = network.with_defaults(arguments)
+        except ValueError as error:
+            raise InputError(f"{opened.path}: {first_line(error)}") from error
         side = network.default_image_size
         height, width = size or (side, side)
         # float32 values, so that a float32 graph and a float64 graph see the same numbers.
@@ -175,8 +176,7 @@ def _different(scope: str, variables: Variables, weights: Mapping[str, Array]) -
 def _load(converted: Source, target: str, arguments: dict[str, Any]) -> Any:
     """The model that a user gets from the file; in Keras's case, as Keras itself reads it."""
     path = converted.path
-    saved_for = {"global_pool": True, "output_stride": None, "spatial_squeeze": True}
-    if path.suffix == ".keras" and arguments == saved_for:
+    if path.suffix == ".keras" and arguments == converted.network.arguments:
         return frameworks.import_keras().saving.load_model(path, compile=False)
     model = _build(converted, target, arguments)
     if path.name.endswith(".weights.h5"):

@@ -20,6 +20,16 @@ def layer_name(scope: str) -> str:
     return scope.replace("/", "__")
 
 
+def images(in_channels: int, dtype: Any) -> Tensor:
+    """A network's input [batch, height, width, in_channels], of any size."""
+    return keras.Input((None, None, in_channels), dtype=dtype and keras.DTypePolicy(dtype).compute_dtype)
+
+
+def model(images: Tensor, net: Tensor, scope: str) -> Any:
+    """The network from `images` to `net`, named by its scope."""
+    return keras.Model(images, net, name=layer_name(scope) or None)
+
+
 def batch_norm_relu(inputs: Tensor, scope: str, dtype: Any, relu_scope: str | None = None) -> Tensor:
     """`slim.batch_norm` as `resnet_arg_scope` sets it, and ReLU. Keras's momentum is slim's decay."""
     net = keras.layers.BatchNormalization(

@@ -8,7 +8,7 @@ its first, which gives identical results with less memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
@@ -32,15 +32,15 @@ class Block(NamedTuple):
     args: Sequence[dict[str, int]]
 
 
-def blocks_of(network: spec.Network, unit_fn: Callable[..., Tensor]) -> list[Block]:
-    """The blocks of a network description, with `unit_fn` as their unit."""
+def blocks_of(blocks: Iterable[spec.Block], unit_fn: Callable[..., Tensor]) -> list[Block]:
+    """Described blocks as slim's, with `unit_fn` as their unit."""
     return [
         Block(
             block.scope,
             unit_fn,
             [{"depth": u.depth, "depth_bottleneck": u.depth_bottleneck, "stride": u.stride} for u in block.units],
         )
-        for block in network.blocks
+        for block in blocks
     ]
 
 
@@ -156,7 +156,6 @@ def resnet_arg_scope(
     activation_fn: Callable[[Tensor], Tensor] = tf.nn.relu,
     use_batch_norm: bool = True,
     batch_norm_updates_collections: Any = tf.GraphKeys.UPDATE_OPS,
-    batch_norm_fused: bool | None = None,
 ) -> Any:
     """The default arg scope of the ResNets.
 
@@ -168,8 +167,6 @@ def resnet_arg_scope(
       activation_fn: the convolutions' activation.
       use_batch_norm: whether the convolutions are normalized.
       batch_norm_updates_collections: where the updates of the moving averages go.
-      batch_norm_fused: None fuses where TensorFlow can. Not slim's: a float64 graph needs False, since TensorFlow's
-        fused BatchNorm has no float64 kernel.
 
     Returns:
       An arg scope.
@@ -179,7 +176,6 @@ def resnet_arg_scope(
         "epsilon": batch_norm_epsilon,
         "scale": batch_norm_scale,
         "updates_collections": batch_norm_updates_collections,
-        "fused": batch_norm_fused,
     }
     # padding="SAME" for pool1 makes feature alignment easier in dense prediction, and is what fb.resnet.torch has; the
     # code that accompanies arXiv:1512.03385 uses VALID.

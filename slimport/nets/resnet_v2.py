@@ -14,18 +14,19 @@ unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow.compat.v1 as tf
 import tf_slim as slim
 
 from slimport import spec
+from slimport.named import given
 from slimport.nets import resnet_utils
+from slimport.nets.resnet import resnet
 from slimport.nets.resnet_utils import Tensor
 
-resnet_arg_scope = resnet_utils.resnet_arg_scope
+arg_scope = resnet_arg_scope = resnet_utils.resnet_arg_scope
 
 
 @slim.add_arg_scope
@@ -109,103 +110,53 @@ def resnet_v2(
     Raises:
       ValueError: the output stride is not valid.
     """
-    with tf.variable_scope(scope, "resnet_v2", [inputs], reuse=reuse) as sc:
-        collection = sc.original_name_scope + "_end_points"
-        with (
-            slim.arg_scope([slim.conv2d, bottleneck, resnet_utils.stack_blocks_dense], outputs_collections=collection),
-            slim.arg_scope([slim.batch_norm], is_training=is_training),
-        ):
-            net = inputs
-            if include_root_block:
-                if output_stride is not None:
-                    if output_stride % 4 != 0:
-                        raise ValueError("The output_stride needs to be a multiple of 4.")
-                    output_stride //= 4
-                # No normalization or activation here: the first unit's preactivation does both (appendix of [2]).
-                with slim.arg_scope([slim.conv2d], activation_fn=None, normalizer_fn=None):
-                    net = resnet_utils.conv2d_same(net, 64, 7, stride=2, scope="conv1")
-                net = slim.max_pool2d(net, [3, 3], stride=2, scope="pool1")
-            net = resnet_utils.stack_blocks_dense(net, blocks, output_stride)
-            # The last unit's output is a bare sum, which nothing has normalized or activated yet (appendix of [2]).
-            net = slim.batch_norm(net, activation_fn=tf.nn.relu, scope="postnorm")
-            end_points = slim.utils.convert_collection_to_dict(collection)
-            if global_pool:
-                net = tf.reduce_mean(net, [1, 2], name="pool5", keepdims=True)
-                end_points["global_pool"] = net
-            if num_classes:
-                net = slim.conv2d(net, num_classes, [1, 1], activation_fn=None, normalizer_fn=None, scope="logits")
-                end_points[sc.name + "/logits"] = net
-                if spatial_squeeze:
-                    net = tf.squeeze(net, [1, 2], name="SpatialSqueeze")
-                    end_points[sc.name + "/spatial_squeeze"] = net
-                end_points["predictions"] = slim.softmax(net, scope="predictions")
-            return net, end_points
+
+    def root(net: Tensor) -> Tensor:
+        # No normalization or activation here: the first unit's preactivation does both (appendix of [2]).
+        with slim.arg_scope([slim.conv2d], activation_fn=None, normalizer_fn=None):
+            return resnet_utils.conv2d_same(net, 64, 7, stride=2, scope="conv1")
+
+    def postnorm(net: Tensor) -> Tensor:
+        # The last unit's output is a bare sum, which nothing has normalized or activated yet (appendix of [2]).
+        return slim.batch_norm(net, activation_fn=tf.nn.relu, scope="postnorm")
+
+    return resnet(
+        inputs,
+        blocks,
+        num_classes,
+        is_training,
+        global_pool,
+        output_stride,
+        spatial_squeeze,
+        reuse,
+        scope,
+        default_scope="resnet_v2",
+        units=[bottleneck],
+        root=root if include_root_block else None,
+        postnorm=postnorm,
+    )
 
 
 resnet_v2.default_image_size = spec.ResNetV2.default_image_size  # type: ignore[attr-defined]
 
 
-def build(network: spec.ResNetV2, inputs: Tensor, **arguments: Any) -> tuple[Tensor, dict[str, Tensor]]:
+def build(network: spec.ResNet, inputs: Tensor, **arguments: Any) -> tuple[Tensor, dict[str, Tensor]]:
     """The graph of a network description; `arguments` are those of `resnet_v2`."""
-    blocks = resnet_utils.blocks_of(network, bottleneck)
+    blocks = resnet_utils.blocks_of(network.blocks, bottleneck)
     return resnet_v2(inputs, blocks, network.num_classes, include_root_block=network.include_root_block, **arguments)
 
 
 def resnet_v2_block(scope: str, base_depth: int, num_units: int, stride: int) -> resnet_utils.Block:
     """A bottleneck block of depth 4 * base_depth whose stride sits in its last unit."""
-    described = spec.ResNetV2((spec.resnet_v2_block(scope, base_depth, num_units, stride),))
-    return resnet_utils.blocks_of(described, bottleneck)[0]
+    return resnet_utils.blocks_of([spec.resnet_v2_block(scope, base_depth, num_units, stride)], bottleneck)[0]
 
 
-class NetworkFn(Protocol):
-    """A network of fixed depth; arguments and results as of `resnet_v2`."""
-
-    default_image_size: int
-
-    def __call__(
-        self,
-        inputs: Tensor,
-        num_classes: int | None = None,
-        is_training: bool = True,
-        global_pool: bool = True,
-        output_stride: int | None = None,
-        spatial_squeeze: bool = True,
-        reuse: bool | None = None,
-        scope: str = ...,
-    ) -> tuple[Tensor, dict[str, Tensor]]: ...
+def _named(name: str) -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
+    blocks = resnet_utils.blocks_of(spec.ResNetV2.depths[name], bottleneck)
+    return given(name, resnet_v2, {"blocks": blocks, "include_root_block": True}, scope=name)
 
 
-def _network_fn(name: str) -> NetworkFn:
-    described = spec.ResNetV2(spec.RESNET_V2_BLOCKS[name])
-
-    def network_fn(
-        inputs: Tensor,
-        num_classes: int | None = None,
-        is_training: bool = True,
-        global_pool: bool = True,
-        output_stride: int | None = None,
-        spatial_squeeze: bool = True,
-        reuse: bool | None = None,
-        scope: str = name,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        return build(
-            replace(described, num_classes=num_classes),
-            inputs,
-            is_training=is_training,
-            global_pool=global_pool,
-            output_stride=output_stride,
-            spatial_squeeze=spatial_squeeze,
-            reuse=reuse,
-            scope=scope,
-        )
-
-    network_fn.__name__ = network_fn.__qualname__ = name
-    network_fn.__doc__ = f"{name}; arguments and results as of `resnet_v2`."
-    network_fn.default_image_size = spec.ResNetV2.default_image_size  # type: ignore[attr-defined]
-    return network_fn  # type: ignore[return-value]
-
-
-resnet_v2_50 = _network_fn("resnet_v2_50")
-resnet_v2_101 = _network_fn("resnet_v2_101")
-resnet_v2_152 = _network_fn("resnet_v2_152")
-resnet_v2_200 = _network_fn("resnet_v2_200")
+resnet_v2_50 = _named("resnet_v2_50")
+resnet_v2_101 = _named("resnet_v2_101")
+resnet_v2_152 = _named("resnet_v2_152")
+resnet_v2_200 = _named("resnet_v2_200")

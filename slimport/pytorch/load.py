@@ -11,17 +11,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from slimport import spec
-from slimport.pytorch.resnet_v2 import ResNetV2
+from slimport.pytorch.network import Network
 
 
-def build(network: spec.Network, **arguments: Any) -> ResNetV2:
-    """The port of a network description; `arguments` are those of the family's class (`ResNetV2`)."""
+def build(network: spec.Network, **arguments: Any) -> Network:
+    """The port of a network description; `arguments` are those of the family's class (`ResNetV2`, say)."""
     port = importlib.import_module(f"slimport.pytorch.{network.family}")
-    model: ResNetV2 = port.build(network, **arguments)
+    model: Network = port.build(network, **arguments)
     return model
 
 
-def load(path: str | os.PathLike[str], **arguments: Any) -> ResNetV2:
+def load(path: str | os.PathLike[str], **arguments: Any) -> Network:
     """The model in a `.safetensors` file that slimport wrote, in eval mode.
 
     Args:

@@ -20,8 +20,7 @@ from torch.nn import functional as F
 
 from slimport import spec
 from slimport.pytorch import layers
-
-Record = Callable[[str, Tensor], None]
+from slimport.pytorch.network import Record
 
 
 class Shortcut(nn.Module):

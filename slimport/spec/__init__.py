@@ -1,0 +1,57 @@
+"""The networks as data: blocks, units, depths, strides, the atrous schedule, variables and end points.
+
+Everything that the ports, the recogniser and the tests need to agree on is derived here, once. No framework is
+imported. Names are slim's, relative to the model's scope unless a function says otherwise.
+
+A family is a `Network` here, with its entry in `FAMILIES`, and one module of the family's name in each of
+`slimport.nets`, `slimport.pytorch` and `slimport.keras`; docs/add_a_network.md shows how one is added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from slimport.spec.network import BATCH_NORM_DECAY, BATCH_NORM_EPSILON, VARIABLE_LEAVES, Network, Shape, scoped
+from slimport.spec.resnet import Block, PlacedUnit, ResNet, Unit
+from slimport.spec.resnet_v2 import ResNetV2, resnet_v2_block
+
+__all__ = [
+    "BATCH_NORM_DECAY",
+    "BATCH_NORM_EPSILON",
+    "FAMILIES",
+    "NETWORKS",
+    "VARIABLE_LEAVES",
+    "Block",
+    "Network",
+    "PlacedUnit",
+    "ResNet",
+    "ResNetV2",
+    "Shape",
+    "Unit",
+    "from_json",
+    "resnet_v2_block",
+    "scoped",
+]
+
+FAMILIES: dict[str, type[Network]] = {family.family: family for family in (ResNetV2,)}
+
+NETWORKS: dict[str, Network] = {
+    name: network for family in FAMILIES.values() for name, network in family.named().items()
+}
+"""The networks that have a name in slim, by that name, with as many classes as their ImageNet releases."""
+
+
+def from_json(data: Mapping[str, Any]) -> Network:
+    """The network that a `to_json` described.
+
+    Raises:
+      ValueError: an unknown family, or a description that lacks something.
+    """
+    family = data.get("family")
+    if family not in FAMILIES:
+        raise ValueError(f"unknown network family {family!r}; this version knows {', '.join(sorted(FAMILIES))}")
+    try:
+        return FAMILIES[family].from_json(data)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the description of the {family} network is not complete: {error!r}") from error
