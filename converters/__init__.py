@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from converters.inspection import Inspection, inspect
     from converters.models import load_keras, load_pytorch
     from converters.parity import Report, verify
+    from converters.prediction import Predictions, predict
+    from converters.remote import fetch
 
 __all__ = [
     "Checkpoint",
@@ -22,12 +24,15 @@ __all__ = [
     "Conversion",
     "InputError",
     "Inspection",
+    "Predictions",
     "Report",
     "convert",
+    "fetch",
     "inspect",
     "load_keras",
     "load_pytorch",
     "open_checkpoint",
+    "predict",
     "verify",
 ]
 
@@ -37,12 +42,15 @@ _MODULES = {
     "Conversion": "conversion",
     "InputError": "errors",
     "Inspection": "inspection",
+    "Predictions": "prediction",
     "Report": "parity",
     "convert": "conversion",
+    "fetch": "remote",
     "inspect": "inspection",
     "load_keras": "models",
     "load_pytorch": "models",
     "open_checkpoint": "checkpoint",
+    "predict": "prediction",
     "verify": "parity",
 }
 

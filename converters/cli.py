@@ -22,6 +22,7 @@ from slimport import __version__
 if TYPE_CHECKING:
     from converters.inspection import Inspection
     from converters.parity import Report, Row
+    from converters.prediction import Predictions
     from converters.recognize import Recognition
 
 SCOPE = click.option("--scope", metavar="SCOPE", help="Which network, where the file holds several.")
@@ -162,6 +163,49 @@ def verify(
     click.echo(json.dumps(report.to_json()) if as_json else _report_text(report))
     if not report.ok:
         raise click.exceptions.Exit(1)
+
+
+@cli.command()
+@source
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.option("--labels", metavar="FILE", help="The classes' names, one a line. [ImageNet's, for 1000 or 1001 classes]")
+@click.option("--top", metavar="N", type=click.IntRange(min=1), default=5, help="How many classes of each image. [5]")
+@click.option("--preprocessing", metavar="NAME", help="inception or vgg. [as the network's release was evaluated]")
+@click.option("--size", metavar="H[xW]", help="What images are resized to. [299 for inception, 224 for vgg]")
+@JSON
+def predict(
+    src: str,
+    images: tuple[str, ...],
+    labels: str | None,
+    top: int,
+    preprocessing: str | None,
+    size: str | None,
+    scope: str | None,
+    step: int | None,
+    as_json: bool,
+) -> None:
+    """Say what the network in SRC, a checkpoint or a converted file, sees in each IMAGE.
+
+    \b
+    slimport predict resnet_v2_50.safetensors cat.jpg dog.png
+    slimport predict run/ flower.jpg --labels labels.txt --top 3
+    """
+    from converters import terminal
+    from converters.prediction import predict
+
+    with terminal.units("images") as progress:
+        found = predict(
+            src,
+            images,
+            top=top,
+            labels=labels,
+            preprocessing=preprocessing,
+            size=_size(size),
+            scope=scope,
+            step=step,
+            progress=progress,
+        )
+    click.echo(json.dumps(found.to_json()) if as_json else _predictions_text(found))
 
 
 @cli.command()
@@ -320,6 +364,15 @@ def _inspection_text(found: Inspection) -> str:
     lines.append("")
     width = max((len(v.name) for v in found.variables), default=0)
     lines += [f"{v.name:<{width}}  {dtype_name(v):<8}  {list(v.shape)}" for v in found.variables]
+    return "\n".join(lines)
+
+
+def _predictions_text(found: Predictions) -> str:
+    lines = []
+    for prediction in found.images:
+        lines.append(str(prediction.image))
+        for guess in prediction.top:
+            lines.append(f"  {guess.probability:7.2%}  {guess.index:>4}  {guess.name or ''}".rstrip())
     return "\n".join(lines)
 
 
