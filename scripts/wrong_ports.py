@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from converters import models
 from slimport import spec
 from slimport.pytorch import layers
-from slimport.pytorch.resnet_v2 import Bottleneck, Record
+from slimport.pytorch.residual_units import RELU, FullPreactivation
 
 Weights = dict[str, Any]
 DENSE = {"global_pool": False, "spatial_squeeze": False}
@@ -51,7 +51,7 @@ class WrongPort:
     weights: Callable[[Weights], Weights] = lambda weights: weights
     network: Callable[[spec.Network], spec.Network] = lambda network: network
     change: Callable[[Any], object] = lambda _: None
-    unit: type[Bottleneck] | None = None
+    unit: type[FullPreactivation] | None = None
     functions: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
@@ -64,10 +64,9 @@ class WrongPort:
         variables = self.weights(dict(weights))
         model = models.pytorch_port(self.network(network), variables.items(), scope=scope, **arguments)
         if self.unit:
-            for name, module in list(model.named_modules()):
-                if isinstance(module, Bottleneck):
-                    # A subclass without parts of its own, so that the unit keeps its weights.
-                    model.get_submodule(name).__class__ = self.unit
+            for unit in units_of(model):
+                # A subclass without parts of its own, so that the unit keeps its weights.
+                unit.__class__ = self.unit
         self.change(model)
         return Patched(model, self.functions) if self.functions else model
 
@@ -192,8 +191,8 @@ def without_background(network: spec.Network) -> spec.Network:
     return replace(network, num_classes=(network.num_classes or 0) - 1)
 
 
-def bottlenecks(model: Any) -> list[Bottleneck]:
-    return [module for module in model.modules() if isinstance(module, Bottleneck)]
+def units_of(model: Any) -> list[FullPreactivation]:
+    return [module for module in model.modules() if isinstance(module, FullPreactivation)]
 
 
 def set_epsilon(epsilon: float) -> Callable[[Any], None]:
@@ -220,37 +219,29 @@ def pad_at_end(convolution: nn.Conv2d) -> None:
 
 
 def pad_strided_at_end(model: Any) -> None:
-    for unit in bottlenecks(model):
+    for unit in units_of(model):
         if unit.stride > 1:
             pad_at_end(unit.conv2)
 
 
 def stride_in_conv1(model: Any) -> None:
-    for unit in bottlenecks(model):
+    for unit in units_of(model):
         unit.conv1.stride, unit.conv2.stride = unit.conv2.stride, (1, 1)
 
 
-def shortcuts_of_inputs(model: Any) -> None:
-    for unit in bottlenecks(model):
-        if unit.shortcut is not None:
-            taken: list[Tensor] = []
-            unit.preact.register_forward_pre_hook(lambda _, inputs, taken=taken: taken.append(inputs[0]))
-            unit.shortcut.register_forward_pre_hook(lambda *_, taken=taken: taken.pop())
-
-
-def set_rate(unit: Bottleneck, rate: int) -> None:
+def set_rate(unit: FullPreactivation, rate: int) -> None:
     unit.conv2.dilation = unit.conv2.padding = (rate, rate)
 
 
 def rates_early(model: Any) -> None:
     """Each unit at the rate of the next one."""
-    units = bottlenecks(model)
+    units = units_of(model)
     for unit, rate in zip(units, [unit.conv2.dilation[0] for unit in units[1:]], strict=False):
         set_rate(unit, rate)
 
 
 def no_rates(model: Any) -> None:
-    for unit in bottlenecks(model):
+    for unit in units_of(model):
         set_rate(unit, 1)
 
 
@@ -281,32 +272,18 @@ def reshape_images(model: Any) -> None:
     model.conv1.register_forward_pre_hook(lambda _, inputs: inputs[0].permute(0, 2, 3, 1).reshape(inputs[0].shape))
 
 
-class ChangedSum(Bottleneck):
-    """A unit whose output is another one."""
-
-    def changed(self, inputs: Tensor, output: Tensor) -> Tensor:
-        """The unit's output, from its inputs and what the right output is."""
-        raise NotImplementedError
-
-    def forward(self, inputs: Tensor, record: Record | None = None) -> Tensor:
-        parts: dict[str, Tensor] = {}
-        output = self.changed(inputs, super().forward(inputs, parts.__setitem__))
-        if record:
-            for name, value in (parts | {self.scope: output}).items():
-                record(name, value)
-        return output
+class ReluOfSum(FullPreactivation):
+    after_addition = RELU
 
 
-class ReluOfSum(ChangedSum):
-    def changed(self, _: Tensor, output: Tensor) -> Tensor:
-        return F.relu(output)
+class IdentityOfPreactivation(FullPreactivation):
+    def carry(self, inputs: Tensor, preact: Tensor) -> Tensor:
+        return super().carry(inputs if self.shortcut else preact, preact)
 
 
-class IdentityOfPreactivation(ChangedSum):
-    def changed(self, inputs: Tensor, output: Tensor) -> Tensor:
-        if self.shortcut is not None:
-            return output
-        return output + layers.subsample(F.relu(self.preact(inputs)) - inputs, self.stride)
+class ProjectionOfInput(FullPreactivation):
+    def carry(self, inputs: Tensor, preact: Tensor) -> Tensor:
+        return super().carry(inputs, inputs if self.shortcut else preact)
 
 
 def zero_padded_pool(inputs: Tensor) -> Tensor:
@@ -424,7 +401,7 @@ WRONG_PORTS = (
         "projection taken from the input, not from the preactivation",
         "the shortcut of ResNet v1",
         first_unit("shortcut"),
-        change=shortcuts_of_inputs,
+        unit=ProjectionOfInput,
     ),
     WrongPort(
         "identity shortcut taken from the preactivation",

@@ -22,6 +22,7 @@ SCOPE = "resnet_v2"
 WEIGHTS = random_weights(SMALL)
 # On every map of the even images a side is even; on every map of the odd ones, none is.
 SIZES = {"even": (64, 32), "odd": (65, 33)}
+CONDITIONS = [("even", "float64"), ("even", "float32"), ("odd", "float64")]
 ARGUMENTS = list({str(port.arguments): port.arguments for port in WRONG_PORTS}.values())
 
 Compare = Callable[[Any, str, dict[str, Any], str], tuple[Row, ...]]
@@ -49,15 +50,13 @@ def begins_at(rows: tuple[Row, ...]) -> str | None:
     return next((row.name for row in rows if not row.ok), None)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("sides", SIZES)
+@pytest.mark.parametrize(("sides", "dtype"), CONDITIONS)
 @pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
 def test_the_right_port_passes(compare: Compare, sides: str, arguments: dict[str, Any], dtype: str) -> None:
     assert begins_at(compare(pytorch_port(SMALL, WEIGHTS, **arguments), sides, arguments, dtype)) is None
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("sides", SIZES)
+@pytest.mark.parametrize(("sides", "dtype"), CONDITIONS)
 @pytest.mark.parametrize("wrong", WRONG_PORTS, ids=lambda wrong: wrong.name)
 def test_a_wrong_port_is_caught_where_it_begins(compare: Compare, wrong: WrongPort, sides: str, dtype: str) -> None:
     shows = (wrong.odd or sides == "even") and (wrong.float32 or dtype == "float64")
