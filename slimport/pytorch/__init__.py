@@ -1,14 +1,19 @@
 """The networks as `torch.nn.Module`s. Parameters have the slim variables' names, with `/` as `.` and leaves renamed."""
 
+from slimport.pytorch.inference import Optimized, Trial, fold_batch_norm, optimize_for_inference
 from slimport.pytorch.load import build, load
 from slimport.pytorch.network import Network
 from slimport.pytorch.resnet_v2 import ResNetV2, resnet_v2, resnet_v2_50, resnet_v2_101, resnet_v2_152, resnet_v2_200
 
 __all__ = [
     "Network",
+    "Optimized",
     "ResNetV2",
+    "Trial",
     "build",
+    "fold_batch_norm",
     "load",
+    "optimize_for_inference",
     "resnet_v2",
     "resnet_v2_50",
     "resnet_v2_101",

@@ -1,0 +1,215 @@
+"""A network as it runs fastest: BatchNorm folded into convolutions, memory format and compilation as measured.
+
+For every family: nothing of a network is looked at but its `layers.Conv2d`.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from slimport.pytorch import layers
+
+ROUNDS = 7
+
+
+def fold_batch_norm(model: nn.Module) -> Any:
+    """A copy for inference with the BatchNorm of every normalized convolution in its weights and bias.
+
+    Folded in float64 and rounded once to the weights' dtype. A BatchNorm that follows an addition (ResNet v2's `preact`
+    and `postnorm`) has no convolution to go into, and stays. The copy has the model's class, attributes and end points;
+    it is in eval mode, and its parameters need no gradient.
+
+    Args:
+      model: a network of `slimport.pytorch`, or a module that holds some; it is left as it is.
+    """
+    folded = copy.deepcopy(model).eval()
+    for conv in [module for module in folded.modules() if isinstance(module, layers.Conv2d)]:
+        norm = getattr(conv, "BatchNorm", None)
+        if isinstance(norm, layers.BatchNorm):
+            dtype = conv.weight.dtype
+            norm.double()
+            weight, bias = fuse_conv_bn_weights(
+                conv.weight.double(),
+                None if conv.bias is None else conv.bias.double(),
+                norm.get_buffer("running_mean"),
+                norm.get_buffer("running_var"),
+                norm.eps,
+                norm.weight,
+                norm.bias,
+            )
+            conv.weight, conv.bias = nn.Parameter(weight.to(dtype)), nn.Parameter(bias.to(dtype))
+            conv.add_module("BatchNorm", nn.Identity())
+    return folded.requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One form of a network, tried on the example images.
+
+    seconds: the median of its runs; None where it is not usable.
+    rel_l2: ||output - expected|| / ||expected||, against the model as it was given.
+    problem: why it is not usable, in one line.
+    """
+
+    name: str
+    seconds: float | None = None
+    rel_l2: float | None = None
+    problem: str | None = None
+
+    def __str__(self) -> str:
+        if self.seconds is None:
+            return f"{self.name}: not usable: {self.problem}"
+        return f"{self.name}: {self.seconds * 1e3:.1f} ms, rel_l2 {self.rel_l2:.1e}"
+
+
+class Optimized(nn.Module):
+    """What `optimize_for_inference` returns: images [batch, channels, height, width] to the model's output.
+
+    trials: every form that was tried; the first is the model as it was given.
+    choice: the name of the form that runs, the fastest.
+    """
+
+    def __init__(self, form: _Form, trials: tuple[Trial, ...], example_shape: torch.Size) -> None:
+        super().__init__()
+        self._form = form
+        self._example_shape = example_shape
+        self.trials = trials
+        self.choice = form.name
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds by form, of those that are usable, the fastest first."""
+        seconds = {trial.name: trial.seconds for trial in self.trials if trial.seconds is not None}
+        return dict(sorted(seconds.items(), key=lambda pair: pair[1]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The model's output, without a gradient, for images of any batch and size.
+
+        Where the choice is a compiled form, the first images of another shape are compiled for, which takes seconds.
+        """
+        return self._form(images)
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self._example_shape))
+        lines = [f"  {trial}{' <- runs' if trial.name == self.choice else ''}" for trial in self.trials]
+        return "\n".join([f"Optimized(measured on images of {shape}", *lines, ")"])
+
+
+def optimize_for_inference(model: nn.Module, example_images: Tensor | None = None) -> Optimized:
+    """The fastest form of a model on this machine for images like the example: measured here, not assumed.
+
+    Tried are the model as it is, and the model with its BatchNorm folded, in both memory formats, as it is and compiled
+    with its weights frozen (TorchInductor, which needs a C++ compiler on the CPU). A form that cannot be made here, or
+    whose output is not the model's, is not used; `trials` of the result says so. Runs take turns, so that a busy moment
+    of the machine does not decide.
+
+    Args:
+      model: a network of `slimport.pytorch`, or a module that holds some; it is left as it is, and is run in eval mode.
+      example_images: [batch, channels, height, width], of the dtype and on the device of the model; None is one image
+        of the network's default size.
+
+    Raises:
+      ValueError: no example, and the model does not say what it takes.
+    """
+    images = _example(model) if example_images is None else example_images.detach()
+    given = copy.deepcopy(model).eval()
+    folded = fold_batch_norm(model)
+    channels_last = copy.deepcopy(folded).to(memory_format=torch.channels_last)
+    forms = [
+        _Form("as given", given, torch.contiguous_format),
+        _Form("folded", folded, torch.contiguous_format),
+        _Form("folded, channels_last", channels_last, torch.channels_last),
+        _Form("folded, compiled", folded, torch.contiguous_format, compiled=True),
+        _Form("folded, channels_last, compiled", channels_last, torch.channels_last, compiled=True),
+    ]
+    expected = forms[0](images)
+    errors: dict[str, float] = {}
+    problems: dict[str, str] = {}
+    for form in forms:
+        try:
+            errors[form.name] = _rel_l2(form(images), expected)
+        except Exception as error:
+            # Whatever it is that the compiler lacks here, the other forms run.
+            problems[form.name] = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            continue
+        if not errors[form.name] <= _limit(expected):
+            problems[form.name] = f"its output differs from the model's by rel_l2 {errors[form.name]:.1e}"
+    usable = [form for form in forms if form.name not in problems]
+    seconds = _measure(usable, images)
+    trials = tuple(Trial(f.name, seconds.get(f.name), errors.get(f.name), problems.get(f.name)) for f in forms)
+    fastest = min(usable, key=lambda form: seconds[form.name])
+    return Optimized(fastest, trials, images.shape)
+
+
+class _Form:
+    """A model and how it is run. A compiled one is compiled for each new shape of images, with its weights frozen."""
+
+    def __init__(self, name: str, model: nn.Module, memory_format: torch.memory_format, compiled: bool = False) -> None:
+        self.name = name
+        self._memory_format = memory_format
+        self._run: Callable[[Tensor], Tensor] = torch.compile(model) if compiled else model
+        self._compiled_for: set[tuple[Any, ...]] | None = set() if compiled else None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        images = images.contiguous(memory_format=self._memory_format)
+        with torch.no_grad():
+            if self._compiled_for is None:
+                return self._run(images)
+            kind = (images.shape, images.dtype, images.device, torch.is_inference_mode_enabled())
+            if kind in self._compiled_for:
+                return self._run(images)
+            # Only while it compiles: other models of the process are compiled as their owners want.
+            with torch._inductor.config.patch(freezing=True):
+                output = self._run(images)
+            self._compiled_for.add(kind)
+            return output
+
+
+def _measure(forms: list[_Form], images: Tensor) -> dict[str, float]:
+    """The median seconds of each form; they take turns."""
+
+    def synchronize() -> None:
+        if images.is_cuda:
+            torch.cuda.synchronize(images.device)
+
+    seconds: dict[str, list[float]] = {form.name: [] for form in forms}
+    for _ in range(ROUNDS):
+        for form in forms:
+            synchronize()
+            start = time.perf_counter()
+            form(images)
+            synchronize()
+            seconds[form.name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def _example(model: nn.Module) -> Tensor:
+    network, parameter = getattr(model, "network", None), next(model.parameters(), None)
+    if network is None or parameter is None:
+        raise ValueError("optimize_for_inference needs example_images: the model does not say what images it takes")
+    side = network.default_image_size
+    images = torch.rand((1, network.in_channels, side, side), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return images.to(parameter)
+
+
+def _rel_l2(output: Tensor, expected: Tensor) -> float:
+    difference = torch.linalg.vector_norm(output.double() - expected.double())
+    return float(difference / torch.linalg.vector_norm(expected.double()))
+
+
+def _limit(expected: Tensor) -> float:
+    """Far above what another order of summation does in hundreds of layers, far below what a mistake does."""
+    epsilon = torch.finfo(expected.dtype).eps
+    if expected.is_cuda and expected.dtype == torch.float32:
+        # cuDNN's convolutions may use TF32, which has 10 bits.
+        epsilon = 2.0**-10
+    return float(epsilon**0.5)
