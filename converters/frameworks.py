@@ -26,6 +26,16 @@ def import_h5py() -> Any:
     return _import("h5py", "keras")
 
 
+def import_matplotlib_figure() -> Any:
+    """Matplotlib's figures, which need neither a screen nor a choice of backend."""
+    return _import("matplotlib.figure", "report")
+
+
+def import_sklearn_datasets() -> Any:
+    """The data sets that scikit-learn ships."""
+    return _import("sklearn.datasets", "test")
+
+
 def import_keras() -> Any:
     """Keras 3, on the backend that the user chose, or else on one that is installed."""
     if "keras" not in sys.modules and "KERAS_BACKEND" not in os.environ and not _keras_config().exists():

@@ -23,12 +23,17 @@ SCOPE = "digits/resnet_v2"
 NUM_CLASSES = 10
 
 
-def digits() -> tuple[Any, Any]:
-    """1797 images [n, 32, 32, 1] of float32 in [-1, 1], and their classes."""
-    from sklearn.datasets import load_digits
+def digits(side: int = 32) -> tuple[Any, Any]:
+    """1797 images [n, side, side, 1] of float32 in [-1, 1], and their classes.
 
-    data = load_digits()
-    images = data.images.repeat(4, axis=1).repeat(4, axis=2)[..., np.newaxis]
+    Args:
+      side: a multiple of 8, the side of what scikit-learn ships.
+
+    Raises:
+      InputError: scikit-learn is not installed.
+    """
+    data = frameworks.import_sklearn_datasets().load_digits()
+    images = data.images.repeat(side // 8, axis=1).repeat(side // 8, axis=2)[..., np.newaxis]
     return (images / 8 - 1).astype(np.float32), data.target
 
 
