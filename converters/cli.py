@@ -10,7 +10,7 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from converters.errors import InputError
 from slimport import __version__
 
 if TYPE_CHECKING:
+    from converters.batch import Outcome
     from converters.inspection import Inspection
     from converters.parity import Report, Row
     from converters.prediction import Predictions
@@ -80,20 +81,55 @@ def inspect(src: str, scope: str | None, step: int | None, as_json: bool) -> Non
 @source
 @click.argument("dst")
 @click.option("--to", metavar="TARGET", help="pytorch, keras or slim; follows from DST's suffix.")
-def convert(src: str, dst: str, to: str | None, scope: str | None, step: int | None) -> None:
+@click.option("--suffix", metavar="SUFFIX", help="Of the outputs in a folder. [that of --to, or .safetensors]")
+@click.option("--force", is_flag=True, help="In a folder: convert again what is done.")
+@click.option("--workers", metavar="N", type=click.IntRange(min=1), help="In a folder: processes at once. [the cores]")
+@click.option("--dask", metavar="ADDRESS", help="In a folder: the Dask scheduler whose workers convert.")
+def convert(
+    src: str,
+    dst: str,
+    to: str | None,
+    scope: str | None,
+    step: int | None,
+    suffix: str | None,
+    force: bool,
+    workers: int | None,
+    dask: str | None,
+) -> None:
     """Convert the network in SRC to DST: .safetensors, .pth, .keras, .weights.h5, or .ckpt for a slim checkpoint.
 
-    DST appears whole or not at all.
+    DST appears whole or not at all. Where it is a folder, or ends in /, every checkpoint of SRC, a folder or a quoted
+    pattern, is converted into it, side by side; what is there and still holds is skipped.
 
     \b
     slimport convert resnet_v2_50.ckpt resnet_v2_50.safetensors
     slimport convert resnet_v2_50.ckpt resnet_v2_50.keras
+    slimport convert run/ converted/
+    slimport convert 'runs/*/model.ckpt-1000.index' converted/ --to keras
     """
     from converters.conversion import convert
+    from converters.targets import is_folder
 
-    done = convert(src, dst, to, scope, step)
-    click.echo(f"{dst}: {_network_text(done.recognition)}, from {src}")
-    for line in _extras_lines(done.recognition):
+    options = {"to": to, "scope": scope}
+    if is_folder(dst):
+        if step is not None:
+            raise InputError("--step chooses one checkpoint of a run: name a file as DST, or leave --step out")
+        from converters import terminal
+        from converters.batch import convert_all
+
+        with terminal.units("checkpoints") as progress:
+            done = convert_all(
+                src, dst, suffix=suffix, force=force, workers=workers, dask=dask, progress=progress, **options
+            )
+        click.echo(_outcomes_text(done, dst))
+        if failed := sum(outcome.status == "failed" for outcome in done):
+            raise InputError(f"{src}: {failed} of {len(done)} could not be converted; the list above says why")
+        return
+    if suffix or force or workers or dask:
+        raise InputError(f"{dst}: one file; --suffix, --force, --workers and --dask are for a folder, which ends in /")
+    one = convert(src, dst, step=step, **options)
+    click.echo(f"{dst}: {_network_text(one.recognition)}, from {src}")
+    for line in _extras_lines(one.recognition):
         click.echo(f"left out: {line}")
 
 
@@ -364,6 +400,21 @@ def _inspection_text(found: Inspection) -> str:
     lines.append("")
     width = max((len(v.name) for v in found.variables), default=0)
     lines += [f"{v.name:<{width}}  {dtype_name(v):<8}  {list(v.shape)}" for v in found.variables]
+    return "\n".join(lines)
+
+
+def _outcomes_text(outcomes: Sequence[Outcome], folder: str) -> str:
+    counts = ", ".join(
+        f"{count} {status}"
+        for status in ("converted", "skipped", "failed")
+        if (count := sum(outcome.status == status for outcome in outcomes))
+    )
+    lines = [f"{folder}: {counts}"]
+    width = max(len(outcome.unit.destination.name) for outcome in outcomes)
+    for outcome in outcomes:
+        status = click.style(f"{outcome.status:<9}", fg="red" if outcome.status == "failed" else None)
+        seconds = f"{outcome.seconds:5.1f} s" if outcome.seconds else " " * 7
+        lines.append(f"  {status}  {outcome.unit.destination.name:<{width}}  {seconds}  {outcome.message}".rstrip())
     return "\n".join(lines)
 
 

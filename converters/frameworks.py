@@ -61,6 +61,11 @@ def import_aiohttp() -> Any:
     return _import("aiohttp", "remote")
 
 
+def import_distributed() -> Any:
+    """Dask's `distributed`, whose clusters run work on other machines."""
+    return _import("distributed", "dask")
+
+
 def import_filelock() -> Any:
     """filelock: locks between processes."""
     return _import("filelock", "remote")

@@ -105,7 +105,7 @@ def predict(
             )
         mode = _MODES[network.in_channels]
         names = _names(network.num_classes, labels)
-        chosen = _preprocessing(preprocessing or str(getattr(network, "preprocessing", "inception")))
+        chosen = _preprocessing(preprocessing or network.preprocessing)
         height, width = size or (chosen.default_size, chosen.default_size)
         run = _runner(opened)
     found: list[Prediction] = []

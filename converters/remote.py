@@ -52,7 +52,6 @@ _BLOCK = 4 << 20
 _ATTEMPTS = 5
 _PAUSE_S = 0.5
 _CONNECT_S, _READ_S = 20, 60
-_BESIDE = re.compile(r"(.+)\.(?:index|meta|data-\d{5}-of-\d{5})", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -175,8 +174,10 @@ class _Remote:
         A V1 checkpoint's prefix is its file: what is there under the name itself goes first.
         """
         name = _name(self._url)
-        if (beside := _BESIDE.fullmatch(name)) is not None:
-            return self.get(f"{beside[1]}.index", sha256)
+        from converters.checkpoint.locate import prefix_name
+
+        if prefix_name(name) != name:
+            return self.get(f"{prefix_name(name)}.index", sha256)
         try:
             return self.get(name, sha256)
         except _NotFoundError as error:

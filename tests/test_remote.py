@@ -202,11 +202,11 @@ def test_a_file_here_goes_before_a_name_of_the_zoo(tmp_path: Path, monkeypatch: 
 
 
 def test_the_zoo_says_what_the_networks_are() -> None:
-    known = [release for release in zoo.RELEASES if release.network in spec.NETWORKS]
+    known = {release: spec.NETWORKS[release.network] for release in zoo.RELEASES if release.network in spec.NETWORKS}
     assert known
-    for release in known:
-        network = spec.NETWORKS[release.network]
-        assert (release.classes, release.preprocessing) == (network.num_classes, network.preprocessing)
+    for release, network in known.items():
+        assert release.classes == network.num_classes
+        assert release.preprocessing == network.preprocessing
         assert release.parameters == sum(math.prod(shape) for shape in network.variables().values())
 
 

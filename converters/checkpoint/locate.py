@@ -58,7 +58,7 @@ def locate(source: Path, step: int | None = None) -> Located:
     if source.is_dir():
         source = _in_directory(source, step)
     elif step is not None:
-        source = source.with_name(f"{_prefix_name(source.name)}-{step}")
+        source = source.with_name(f"{prefix_name(source.name)}-{step}")
     if pattern := _V1_PATTERN.fullmatch(source.name):
         prefix = source.with_name(pattern[1])
         if shards := _v1_shards(prefix, pattern[2]):
@@ -90,6 +90,12 @@ def locate(source: Path, step: int | None = None) -> Located:
     if shards := _v1_shards(source):
         return Located(source, shards)
     raise CheckpointError(f"{shown(str(source))}: no such file, and no checkpoint of this prefix{_near(source)}")
+
+
+def prefix_name(name: str) -> str:
+    """The prefix of a file `PREFIX.index`, `PREFIX.meta` or `PREFIX.data-?????-of-?????`; of any other, its name."""
+    beside = _BESIDE.fullmatch(name)
+    return beside[1] if beside else name
 
 
 def ends_as_table(path: Path) -> bool:
@@ -238,11 +244,6 @@ def _unescaped(text: str) -> str:
 
     raw = re.sub(r"\\([0-7]{1,3}|[xX][0-9a-fA-F]{1,2}|.)", byte, text.encode().decode("latin-1"), flags=re.DOTALL)
     return raw.encode("latin-1", errors="replace").decode(errors="replace")
-
-
-def _prefix_name(name: str) -> str:
-    beside = _BESIDE.fullmatch(name)
-    return beside[1] if beside else name
 
 
 def _near(source: Path) -> str:

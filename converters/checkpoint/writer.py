@@ -24,6 +24,7 @@ from converters.checkpoint.mapped import reason
 from converters.checkpoint.messages import shown
 from converters.checkpoint.table import build_table, mask
 from converters.errors import CheckpointError, InputError
+from converters.temporary import temporary_path
 
 
 def write_checkpoint(
@@ -109,7 +110,7 @@ def _data_paths(prefix: Path) -> set[Path]:
 @contextmanager
 def _beside(path: Path) -> Iterator[IO[bytes]]:
     """A file beside `path`, which takes its place once it is written and on the disk; an exception removes it."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = temporary_path(path)
     try:
         with temporary.open("wb") as file:
             yield file

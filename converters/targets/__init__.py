@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -32,6 +33,13 @@ TARGETS = (
     Target("keras", ".weights.h5", "keras"),
     Target("slim", ".ckpt", "slim"),
 )
+
+
+def is_folder(destination: str) -> bool:
+    """Whether a destination is a folder for many outputs: it ends in a slash, or is a folder and no output's name."""
+    return destination.endswith(("/", os.sep)) or (
+        Path(destination).is_dir() and not destination.endswith(tuple(target.suffix for target in TARGETS))
+    )
 
 
 def target_of(path: Path, framework: str | None = None) -> Target:

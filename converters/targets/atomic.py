@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from converters.errors import InputError
+from converters.temporary import temporary_path
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def atomic(path: Path) -> Iterator[Path]:
         raise InputError(f"{path}: is a folder; name a file in it")
     if not path.parent.is_dir():
         raise InputError(f"{path}: the folder {path.parent} does not exist; make it first")
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = temporary_path(path)
     try:
         yield temporary
         temporary.replace(path)
