@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from converters.errors import CheckpointError, InputError
     from converters.inspection import Inspection, inspect
     from converters.models import load_keras, load_pytorch
-    from converters.parity import Report, verify
+    from converters.parity import Report, trace, verify
     from converters.prediction import Predictions, predict
     from converters.remote import fetch
 
@@ -33,6 +33,7 @@ __all__ = [
     "load_pytorch",
     "open_checkpoint",
     "predict",
+    "trace",
     "verify",
 ]
 
@@ -51,6 +52,7 @@ _MODULES = {
     "load_pytorch": "models",
     "open_checkpoint": "checkpoint",
     "predict": "prediction",
+    "trace": "parity",
     "verify": "parity",
 }
 

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -46,6 +47,42 @@ def source(command: Callable[..., None]) -> Callable[..., None]:
         command(src=_local(src, sha256, cache), **arguments)
 
     return fetched
+
+
+def inputs(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds what says on what input and with which arguments networks run: a command is called with all of it in one."""
+
+    @click.option("--size", metavar="H[xW]", help="Height and width of the input. [224]")
+    @click.option("--batch", metavar="N", type=click.IntRange(min=1), help="Images in the input. [1]")
+    @click.option("--seed", metavar="N", type=click.IntRange(min=0), help="Of the input's random numbers. [0]")
+    @click.option(
+        "--output-stride", metavar="N", type=click.IntRange(min=1), help="Ratio of input to output resolution."
+    )
+    @click.option("--no-global-pool", is_flag=True, help="Keep the map of features, as dense prediction does.")
+    @click.option("--no-spatial-squeeze", is_flag=True, help="Keep logits of rank 4.")
+    @click.option("--argument", "more", metavar="NAME=VALUE", multiple=True, help="Any other argument of the network.")
+    @functools.wraps(command)
+    def gathered(
+        size: str | None,
+        batch: int | None,
+        seed: int | None,
+        output_stride: int | None,
+        no_global_pool: bool,
+        no_spatial_squeeze: bool,
+        more: tuple[str, ...],
+        **others: Any,
+    ) -> None:
+        arguments = dict(map(_argument, more))
+        if output_stride is not None:
+            arguments["output_stride"] = output_stride
+        if no_global_pool:
+            arguments["global_pool"] = False
+        # A map of more than 1x1 cannot be squeezed.
+        if no_spatial_squeeze or no_global_pool:
+            arguments["spatial_squeeze"] = False
+        command(run={"size": _size(size), "batch": batch, "seed": seed, **arguments}, **others)
+
+    return gathered
 
 
 @click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
@@ -140,65 +177,70 @@ def convert(
 @click.option(
     "--dtype", metavar="DTYPE", help="float32 or float64. [float64, where the target computes in it throughout]"
 )
-@click.option("--size", metavar="H[xW]", help="Height and width of the input. [224]")
-@click.option("--batch", metavar="N", type=click.IntRange(min=1), default=1, help="Images in the input. [1]")
-@click.option("--output-stride", metavar="N", type=click.IntRange(min=1), help="Ratio of input to output resolution.")
-@click.option("--no-global-pool", is_flag=True, help="Keep the map of features, as dense prediction does.")
-@click.option("--no-spatial-squeeze", is_flag=True, help="Keep logits of rank 4.")
-@click.option("--argument", "more", metavar="NAME=VALUE", multiple=True, help="Any other argument of the network.")
+@inputs
 @click.option("--device", metavar="DEVICE", default="cpu", help="cpu or cuda, for the port. [cpu]")
+@click.option("--reference", metavar="TRACE", help="What 'slimport trace' recorded of SRC, in TensorFlow's place.")
 @JSON
 def verify(
     src: str,
     converted: str | None,
     target: str | None,
     dtype: str | None,
-    size: str | None,
-    batch: int,
-    output_stride: int | None,
-    no_global_pool: bool,
-    no_spatial_squeeze: bool,
-    more: tuple[str, ...],
+    run: dict[str, Any],
     device: str,
+    reference: str | None,
     scope: str | None,
     step: int | None,
     as_json: bool,
 ) -> None:
     """Compare every end point of CONVERTED with the TF-Slim graph running SRC; exit with 1 if one differs.
 
-    Without CONVERTED, the port is verified with SRC's own weights. Needs TensorFlow.
+    Without CONVERTED, the port is verified with SRC's own weights. Needs TensorFlow, or a trace of
+    SRC as --reference.
 
     \b
     slimport verify resnet_v2_50.ckpt resnet_v2_50.safetensors
     slimport verify resnet_v2_50.ckpt resnet_v2_50.keras --dtype float32 --size 299
+    slimport verify resnet_v2_50.ckpt --reference resnet_v2_50.npz --device cuda
     """
     from converters.parity import verify
 
-    arguments = dict(map(_argument, more))
-    if output_stride is not None:
-        arguments["output_stride"] = output_stride
-    if no_global_pool:
-        arguments["global_pool"] = False
-    # A map of more than 1x1 cannot be squeezed.
-    if no_spatial_squeeze or no_global_pool:
-        arguments["spatial_squeeze"] = False
     with _progress() as progress:
         report = verify(
             src,
             converted,
             target=target,
             dtype=dtype,
-            size=_size(size),
-            batch=batch,
             device=device,
             scope=scope,
             step=step,
+            reference=reference,
             progress=progress,
-            **arguments,
+            **run,
         )
     click.echo(json.dumps(report.to_json()) if as_json else _report_text(report))
     if not report.ok:
         raise click.exceptions.Exit(1)
+
+
+@cli.command()
+@source
+@click.argument("path", metavar="TRACE")
+@inputs
+def trace(src: str, path: str, run: dict[str, Any], scope: str | None, step: int | None) -> None:
+    """Record the TF-Slim graph running SRC to TRACE, a .npz, for `verify --reference` where TensorFlow is not.
+
+    A smaller --size makes a smaller file.
+
+    \b
+    slimport trace resnet_v2_50.ckpt resnet_v2_50.npz --size 97
+    """
+    from converters.parity import trace
+
+    with _progress() as progress:
+        done = trace(src, path, scope=scope, step=step, progress=progress, **run)
+    size = f"{Path(path).stat().st_size / 1e6:.1f} MB"
+    click.echo(f"{path}: {done.network['name']}, scope {done.scope!r}, {size}, weights {done.weights[:16]}")
 
 
 @cli.command()
@@ -443,6 +485,7 @@ def _report_text(report: Report) -> str:
         "",
         f"{report.network} on {report.backend}, {report.device}, {report.dtype}, "
         f"batch {report.input_shape[0]} of {height}x{width_}; weights of the reference read by {report.reader}",
+        *([] if report.reference is None else [f"reference: {report.reference}, recorded from the TF-Slim graph"]),
         f"worst: {worst.name}: rel_l2 {worst.rel_l2:.2e}, limit {worst.limit:.2e}",
     ]
     if report.weights_compared:

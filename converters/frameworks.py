@@ -10,6 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,22 @@ def import_nets() -> Any:
     with _quiet():
         _import("tf_slim", "tensorflow")
         return _import("slimport.nets", "tensorflow")
+
+
+def import_matplotlib() -> Any:
+    """matplotlib. A `Figure` of its own draws with Agg, whatever backend the user's pyplot has."""
+    return _import("matplotlib.figure", "report")
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The versions of those of these packages that are installed; none is imported."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def _import(name: str, extra: str) -> Any:

@@ -13,17 +13,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from converters import frameworks, mapping, remote
-from converters.checkpoint import Checkpoint, open_checkpoint
 from converters.digests import sha256_of
 from converters.errors import InputError, first_line
 from converters.mapping import Array
 from converters.recognize import Recognition, recognize
 from slimport import spec
+
+if TYPE_CHECKING:
+    from converters.checkpoint import Checkpoint
 
 PathLike = str | os.PathLike[str]
 
@@ -83,6 +85,9 @@ def open_source(path: PathLike, scope: str | None = None, step: int | None = Non
     """
     path = remote.local(path)
     if not path.name.endswith(PYTORCH_SUFFIXES + KERAS_SUFFIXES):
+        # Here, so that converted files are read where what reads checkpoints (crc32c) is not installed.
+        from converters.checkpoint import open_checkpoint
+
         with open_checkpoint(path, step) as checkpoint:
             yield _of_checkpoint(path, checkpoint, scope)
         return

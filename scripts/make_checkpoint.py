@@ -1,6 +1,10 @@
 """Writes a slim checkpoint with tf_slim's own network and TensorFlow's own Saver, every variable random.
 
     python scripts/make_checkpoint.py resnet_v2_50 resnet_v2_50.ckpt [--format v1|v2] [--classes 1001] [--seed 0]
+    python scripts/make_checkpoint.py resnet_v2_50 resnet_v2_50.ckpt --without-tensorflow [--classes 1001] [--seed 0]
+
+The second needs no TensorFlow: slimport writes the same variables, as a V2 checkpoint or as whatever the path's suffix
+names. So a machine with only PyTorch makes the weights that a trace was recorded with elsewhere.
 
 Never BatchNorm's initial 0 and 1, which hide mistakes: a gamma and a moving variance swapped, say.
 """
@@ -10,12 +14,17 @@ from __future__ import annotations
 import argparse
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from converters import frameworks
+from converters.recognize import Recognition
+from converters.sources import Source
+from converters.targets import target_of
+from slimport import spec
 
 warnings.filterwarnings("ignore", message="`layer.apply` is deprecated")
 
@@ -72,6 +81,28 @@ def save_network(
     save(build, path, file_format, seed)
 
 
+def random_variables(network: spec.Network, seed: int = 0) -> dict[str, Any]:
+    """A value for every variable of a network, by name relative to its scope: those that `save_network` gives it."""
+    generator = np.random.default_rng(seed)
+    return {name: random_value(name, shape, generator) for name, shape in network.variables().items()}
+
+
+def save_without_tensorflow(network: spec.Network, path: Path, seed: int = 0, scope: str | None = None) -> None:
+    """Writes a network of random variables to any target of slimport's, which the path's suffix names.
+
+    Args:
+      network: the description.
+      path: the file, or the prefix of a `.ckpt`.
+      seed: of the values.
+      scope: of the model; None is the network's name.
+    """
+    variables = random_variables(network, seed)
+    recognition = Recognition(network, network.name if scope is None else scope, (), {})
+    dtypes = {name: value.dtype for name, value in variables.items()}
+    source = Source(path, (), recognition, dtypes, lambda: iter(variables.items()))
+    target_of(path).write(source, path)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -80,10 +111,16 @@ def main() -> None:
     parser.add_argument("--format", choices=("v1", "v2"), default="v2")
     parser.add_argument("--classes", type=int, default=1001)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--without-tensorflow", action="store_true")
     arguments = parser.parse_args()
     arguments.path.parent.mkdir(parents=True, exist_ok=True)
-    save_network(arguments.network, arguments.path, arguments.format, arguments.classes, arguments.seed)
-    print(f"{arguments.path}: {arguments.network}, {arguments.classes} classes, format {arguments.format}")
+    if arguments.without_tensorflow:
+        network = replace(spec.NETWORKS[arguments.network], num_classes=arguments.classes)
+        save_without_tensorflow(network, arguments.path, arguments.seed)
+        print(f"{arguments.path}: {arguments.network}, {arguments.classes} classes, seed {arguments.seed}")
+    else:
+        save_network(arguments.network, arguments.path, arguments.format, arguments.classes, arguments.seed)
+        print(f"{arguments.path}: {arguments.network}, {arguments.classes} classes, format {arguments.format}")
 
 
 if __name__ == "__main__":

@@ -37,8 +37,7 @@ def named(name: str, num_classes: int | None = 1001) -> spec.ResNetV2:
 
 def random_weights(network: spec.Network, seed: int = 0) -> dict[str, Any]:
     """Float32 values for every variable of a network, by name relative to its scope."""
-    generator = np.random.default_rng(seed)
-    return {name: make_checkpoint.random_value(name, shape, generator) for name, shape in network.variables().items()}
+    return make_checkpoint.random_variables(network, seed)
 
 
 def random_images(shape: tuple[int, ...], seed: int = 0) -> Any:

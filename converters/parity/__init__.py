@@ -1,6 +1,7 @@
 """The proof: TF-Slim's end points and a port's, on the same input, compared one by one."""
 
 from converters.parity.compare import Report, Row
+from converters.parity.tracing import trace
 from converters.parity.verification import verify
 
-__all__ = ["Report", "Row", "verify"]
+__all__ = ["Report", "Row", "trace", "verify"]

@@ -104,6 +104,7 @@ class Report:
 
     reader: whose reader the reference's weights came through: `tensorflow`, or `slimport` for files that TensorFlow's
       own reader does not take.
+    reference: the trace that TF-Slim's side came from; None if the TF-Slim graph ran here.
     """
 
     network: str
@@ -116,6 +117,7 @@ class Report:
     rows: tuple[Row, ...]
     weights_compared: int = 0
     weights_different: tuple[str, ...] = ()
+    reference: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -156,6 +158,7 @@ class Report:
             "network": self.network,
             "backend": self.backend,
             "reader": self.reader,
+            "reference": self.reference,
             "input_shape": list(self.input_shape),
             "end_points": [row.to_json() for row in self.rows],
             "worst": self.worst.to_json(),
@@ -235,6 +238,14 @@ def within_rounding(
 
 def _float32_limit(slim_error: float) -> float:
     return FLOAT32_RATIO * slim_error + FLOAT32_FLOOR
+
+
+def seeded_images(shape: tuple[int, ...], seed: int) -> Array:
+    """The input of a comparison, uniform in [-1, 1].
+
+    float32 values, so that a float32 graph and a float64 graph see the same numbers.
+    """
+    return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
 
 
 def neighbours(images: Array, count: int, seed: int) -> Iterator[Array]:

@@ -2,17 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import Any
 
+from converters.errors import InputError, first_line
 from converters.mapping import Array
 from converters.parity import tf_slim
-from converters.parity.compare import ROUNDING_RUNS, Row, compare, neighbours, rel_l2, within_rounding
+from converters.parity.compare import ROUNDING_RUNS, Row, compare, neighbours, rel_l2, seeded_images, within_rounding
+from converters.sources import Source
 from slimport import spec
 
+Rounding = Callable[[list[str]], Mapping[str, float]]
+"""A run of TF-Slim in float32: from names of end points to its rel_l2 there."""
 
-class Reference:
+
+class SlimSide(ABC):
+    """TF-Slim's end points of a network on an input, and the size of its own rounding error.
+
+    They come from a graph that runs here (`Reference`), or from a file that one left behind (`tracing.Trace`).
+
+    images: the input, [batch, height, width, in_channels], of float32 values.
+    weights: the variables by name relative to the scope.
+    """
+
+    images: Array
+    weights: Mapping[str, Array]
+
+    @property
+    @abstractmethod
+    def truth(self) -> Mapping[str, Array]:
+        """TF-Slim's end points in float64, NHWC, in slim's order."""
+
+    @abstractmethod
+    def rounding(self) -> Iterator[Rounding]:
+        """TF-Slim's runs in float32: on the images, and then on their `neighbours`, `ROUNDING_RUNS` in all."""
+
+    def compare(self, port: Mapping[str, Array], dtype: str) -> tuple[Row, ...]:
+        """A row for every end point, with the limit for the dtype that the port computed in.
+
+        Args:
+          port: the port's end points, NHWC.
+          dtype: `float32` or `float64`.
+
+        Raises:
+          ValueError: an end point is missing or unknown.
+        """
+        rows = compare(port, self.truth)
+        return rows if dtype == "float64" else within_rounding(rows, self.rounding())
+
+
+class Reference(SlimSide):
     """The TF-Slim graph in float64, and in float32 as often as a comparison asks for; a context manager.
 
     Several ports can be compared with one reference: a graph is built once, when it is first needed, and TF-Slim's
@@ -54,27 +95,16 @@ class Reference:
         with self._graph("float64") as graph:
             return graph.run(self.images)
 
-    def compare(self, port: Mapping[str, Array], dtype: str) -> tuple[Row, ...]:
-        """A row for every end point, with the limit for the dtype that the port computed in.
-
-        Args:
-          port: the port's end points, NHWC.
-          dtype: `float32` or `float64`.
-
-        Raises:
-          ValueError: an end point is missing or unknown.
-        """
-        if dtype == "float64":
-            return compare(port, self.truth)
+    def rounding(self) -> Iterator[Rounding]:
         inputs = neighbours(self.images, ROUNDING_RUNS, self._seed)
-        runs = (partial(self._rounding, known, images) for known, images in zip(self._known, inputs, strict=True))
-        return within_rounding(compare(port, self.truth), runs)
+        return (partial(self._errors, known, images) for known, images in zip(self._known, inputs, strict=True))
 
-    def _rounding(self, known: dict[str, float], images: Array, names: list[str]) -> dict[str, float]:
+    def _errors(self, known: dict[str, float], images: Array, names: list[str]) -> dict[str, float]:
         """TF-Slim's rel_l2 in float32 on one of the inputs, measured where it is not known yet."""
-        if missing := [name for name in names if name not in known]:
-            run = self._float32.run(images, missing)
-            known |= {name: rel_l2(run[name], self.truth[name]) for name in missing}
+        if not known:
+            # All end points, whichever are asked for: what TensorFlow fuses, and so its rounding, depends on what is
+            # fetched, and a trace holds all of them.
+            known |= {name: rel_l2(value, self.truth[name]) for name, value in self._float32.run(images).items()}
         return {name: known[name] for name in names}
 
     @cached_property
@@ -91,3 +121,38 @@ class Reference:
     def __exit__(self, *exception: object) -> None:
         if "_float32" in self.__dict__:
             self._float32.__exit__(*exception)
+
+
+def run_slim(
+    source: Source,
+    arguments: Mapping[str, Any],
+    *,
+    size: tuple[int, int] | None,
+    batch: int | None,
+    seed: int | None,
+    progress: Callable[[str], None],
+) -> tuple[Reference, str]:
+    """The TF-Slim graph of a source on a seeded input, with its truth computed, and whose reader read the weights.
+
+    Args:
+      source: the weights.
+      arguments: of the network, all of them.
+      size: height and width of the input; None is the network's default image size.
+      batch: number of images; None is 1.
+      seed: of the input; None is 0.
+      progress: is told what is going on.
+
+    Raises:
+      InputError: TF-Slim refuses the arguments or the input, or TensorFlow is not installed.
+    """
+    network = source.network
+    side = network.default_image_size
+    images = seeded_images((batch or 1, *(size or (side, side)), network.in_channels), seed or 0)
+    progress(f"reading {source.path}")
+    weights, reader = tf_slim.weights(source)
+    reference = Reference(network, source.scope, weights, images, seed=seed or 0, progress=progress, **arguments)
+    try:
+        _ = reference.truth
+    except ValueError as error:
+        raise InputError(f"{source.path}: {first_line(error)}") from error
+    return reference, reader

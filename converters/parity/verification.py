@@ -5,18 +5,18 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from converters import frameworks, models
 from converters.errors import InputError, first_line
 from converters.mapping import Array
 from converters.models import Variables
-from converters.parity import ports, tf_slim
+from converters.parity import ports
 from converters.parity.compare import Report
-from converters.parity.reference import Reference
+from converters.parity.reference import SlimSide, run_slim
+from converters.parity.tracing import open_trace
 from converters.sources import KERAS_SUFFIXES, PYTORCH_SUFFIXES, PathLike, Source, open_source
 from slimport import spec
 
@@ -30,11 +30,12 @@ def verify(
     target: str | None = None,
     dtype: str | None = None,
     size: tuple[int, int] | None = None,
-    batch: int = 1,
+    batch: int | None = None,
     device: str = "cpu",
     scope: str | None = None,
     step: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
+    reference: PathLike | None = None,
     progress: Callable[[str], None] = lambda _: None,
     **arguments: Any,
 ) -> Report:
@@ -48,12 +49,13 @@ def verify(
         port with the source's own weights.
       target: `pytorch` or `keras`; None follows from `converted`, or is `pytorch`.
       dtype: `float64` or `float32`; None is float64 wherever the target computes in it throughout.
-      size: height and width of the input; None is the network's default image size.
-      batch: number of images.
+      size: height and width of the input; None is the network's default image size, or the trace's.
+      batch: number of images; None is 1, or the trace's.
       device: `cpu` or `cuda`, of the port; the TF-Slim graph always runs on the CPU.
       scope: which network, where the source holds several.
       step: which checkpoint of a training run's directory; None is the newest.
-      seed: of the input, uniform in [-1, 1].
+      seed: of the input, uniform in [-1, 1]; None is 0, or the trace's.
+      reference: a trace of the source (`trace`) in the TF-Slim graph's place; TensorFlow is then not needed.
       progress: is told what is going on.
       arguments: of the network (`global_pool`, `output_stride`, ...), as the family's `arguments` lists them.
 
@@ -72,25 +74,24 @@ def verify(
             f"{ports.backend_of(target)} computes BatchNorm in float32 even in float64 layers: verify it in float32, "
             f"or set KERAS_BACKEND=tensorflow"
         )
-    with open_source(source, scope, step) as opened:
+    trace = None if reference is None else open_trace(reference)
+    if trace is not None and scope is None:
+        # A converted file may not remember its scope; of a checkpoint's networks, this is the recorded one.
+        scope = trace.description.scope
+    with open_source(source, scope, step) as opened, ExitStack() as stack:
         network = opened.network
         try:
             arguments = network.with_defaults(arguments)
         except ValueError as error:
             raise InputError(f"{opened.path}: {first_line(error)}") from error
-        side = network.default_image_size
-        height, width = size or (side, side)
-        # float32 values, so that a float32 graph and a float64 graph see the same numbers.
-        generator = np.random.default_rng(seed)
-        images = generator.uniform(-1, 1, (batch, height, width, network.in_channels)).astype(np.float32)
-        progress(f"reading {opened.path}")
-        weights, reader = tf_slim.weights(opened)
-
-        reference = Reference(network, opened.scope, weights, images, seed=seed, progress=progress, **arguments)
-        try:
-            _ = reference.truth
-        except ValueError as error:
-            raise InputError(f"{opened.path}: {first_line(error)}") from error
+        slim: SlimSide
+        if trace is not None:
+            trace.check(opened, arguments, size=size, batch=batch, seed=seed)
+            slim, reader = trace, trace.description.reader
+        else:
+            slim, reader = run_slim(opened, arguments, size=size, batch=batch, seed=seed, progress=progress)
+            stack.enter_context(slim)
+        images, weights = slim.images, slim.weights
         progress(f"running {network.name} in {ports.backend_of(target)}, {dtype}")
         different: list[str] = []
         compared = 0
@@ -116,8 +117,7 @@ def verify(
         else:
             port = ports.record_keras(model, opened.scope, images, dtype, device)
         try:
-            with reference:
-                rows = reference.compare(port, dtype)
+            rows = slim.compare(port, dtype)
         except ValueError as error:
             raise InputError(f"{opened.path}: nothing to compare: {first_line(error)}") from error
     return Report(
@@ -131,6 +131,7 @@ def verify(
         rows=rows,
         weights_compared=compared,
         weights_different=tuple(different),
+        reference=None if trace is None else str(trace.path),
     )
 
 

@@ -22,10 +22,7 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     # Following a link, so that the link stays one.
     path = path.resolve()
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; name a file in it")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: the folder {path.parent} does not exist; make it first")
+    check_destination(path)
     temporary = temporary_path(path)
     try:
         yield temporary
@@ -34,3 +31,18 @@ def atomic(path: Path) -> Iterator[Path]:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_destination(path: Path) -> None:
+    """Whether a file can be written at `path`, as far as that can be told before: for what takes long to compute.
+
+    Raises:
+      InputError: the folder is missing or not writable, or `path` is a folder.
+    """
+    path = path.resolve()
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} does not exist; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path}: the folder {path.parent} is not writable")

@@ -1,0 +1,314 @@
+"""`trace`: TF-Slim's end points in a file, for machines without TensorFlow.
+
+A trace holds all that a verdict depends on: the input; TF-Slim's end points in float64, bit for bit; and the rel_l2 of
+each of its runs in float32 at each end point, since `verify` asks for no more of these runs. A digest of the weights
+says whose they are.
+
+The file is a `.npz` of plain arrays; nothing in it is ever unpickled:
+
+- `trace`: bytes of JSON, the fields of `Description` and, in the network's order, how to get each end point.
+- `images`: float32 [batch, height, width, channels].
+- `rounding`: float64 [runs, end points].
+- `end_point_<n>`: bytes [8, size], the end point's float64 numbers, little-endian, the first bytes of all of them
+  first. Random numbers do not compress, but their exponents do, and what a ReLU holds at 0.
+
+An end point that is another one, or the sum of two (a unit's output is its shortcut's and its last convolution's), is
+not stored but computed: IEEE addition gives the same bits everywhere. That is tried on the numbers themselves, so it
+holds whatever the network is, and saves two fifths of the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters import frameworks
+from converters.errors import InputError, first_line
+from converters.mapping import Array
+from converters.parity.compare import ROUNDING_RUNS
+from converters.parity.reference import Rounding, SlimSide, run_slim
+from converters.sources import PathLike, Source, open_source
+from converters.targets.atomic import atomic, check_destination
+from slimport import spec
+
+SUFFIX = ".npz"
+_FORMAT = "slimport trace 1"
+_STRIDES = (1, 2)
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a trace is of.
+
+    network: its description, as `to_json`.
+    scope: the model's scope in the end points' names.
+    weights: `weights_digest`.
+    arguments: of the network, all of them.
+    seed: of the images.
+    reader: whose reader the weights came through.
+    versions: of what computed it.
+    """
+
+    network: dict[str, Any]
+    scope: str
+    weights: str
+    arguments: dict[str, Any]
+    seed: int
+    reader: str
+    versions: dict[str, str]
+
+
+class Trace(SlimSide):
+    """A trace that was read. It has `weights` once it was checked against their source."""
+
+    def __init__(
+        self, path: Path, description: Description, images: Array, truth: Mapping[str, Array], rounding: Array
+    ) -> None:
+        self.path, self.description, self.images = path, description, images
+        self.network = spec.from_json(description.network)
+        self._truth, self._rounding = truth, rounding
+
+    @property
+    def truth(self) -> Mapping[str, Array]:
+        return self._truth
+
+    def rounding(self) -> Iterator[Rounding]:
+        return (partial(_chosen, dict(zip(self.truth, errors.tolist(), strict=True))) for errors in self._rounding)
+
+    def check(
+        self,
+        source: Source,
+        arguments: Mapping[str, Any],
+        *,
+        size: tuple[int, int] | None = None,
+        batch: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        """Whether it is a trace of this source, run with these arguments; of an input's, None is the trace's.
+
+        Raises:
+          InputError: it is of something else.
+        """
+        recorded = self.description
+        if self.network != source.network:
+            raise InputError(
+                f"{self.path}: a trace of {self.network.name} with {self.network.num_classes or 'no'} classes, but "
+                f"{source.path} holds {source.network.name} with {source.network.num_classes or 'no'} classes, or "
+                f"other blocks"
+            )
+        if recorded.scope != source.scope:
+            raise InputError(
+                f"{self.path}: recorded under scope {recorded.scope!r}, but {source.path} is under {source.scope!r}"
+            )
+        was = {**recorded.arguments, "size": self.images.shape[1:3], "batch": len(self.images), "seed": recorded.seed}
+        given = {name: value for name, value in (("size", size), ("batch", batch), ("seed", seed)) if value is not None}
+        other = {name: value for name, value in {**arguments, **given}.items() if was.get(name) != value}
+        if other:
+            then, now = (
+                ", ".join(f"{name} {values.get(name)}" for name in other) for values in (was, {**arguments, **given})
+            )
+            raise InputError(f"{self.path}: recorded with {then}, not with {now}; use the same")
+        self.weights = source.arrays()
+        if recorded.weights != weights_digest(source.network, self.weights):
+            raise InputError(
+                f"{self.path}: a trace of other weights than those in {source.path}; record one of these with "
+                f"'slimport trace', where TensorFlow is installed"
+            )
+
+
+def _chosen(errors: Mapping[str, float], names: list[str]) -> dict[str, float]:
+    return {name: errors[name] for name in names}
+
+
+def trace(
+    source: PathLike,
+    path: PathLike,
+    *,
+    size: tuple[int, int] | None = None,
+    batch: int | None = None,
+    scope: str | None = None,
+    step: int | None = None,
+    seed: int | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+    **arguments: Any,
+) -> Description:
+    """Records TF-Slim's end points of a checkpoint's network, for `verify`'s `reference`.
+
+    Args:
+      source: the checkpoint.
+      path: the `.npz` to write; it appears whole or not at all.
+      size: height and width of the input; None is the network's default image size.
+      batch: number of images; None is 1.
+      scope: which network, where the source holds several.
+      step: which checkpoint of a training run's directory; None is the newest.
+      seed: of the input, uniform in [-1, 1]; None is 0.
+      progress: is told what is going on.
+      arguments: of the network (`global_pool`, `output_stride`, ...), as the family's `arguments` lists them.
+
+    Raises:
+      InputError: the source cannot be read, an argument cannot be, or `path` cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != SUFFIX:
+        raise InputError(f"{path}: a trace's name must end in {SUFFIX}")
+    check_destination(path)
+    with open_source(source, scope, step) as opened:
+        network = opened.network
+        try:
+            arguments = network.with_defaults(arguments)
+        except ValueError as error:
+            raise InputError(f"{opened.path}: {first_line(error)}") from error
+        reference, reader = run_slim(opened, arguments, size=size, batch=batch, seed=seed, progress=progress)
+        names = list(reference.truth)
+        rounding: list[list[float]] = []
+        with reference:
+            for run in reference.rounding():
+                rounding.append(list(run(names).values()))
+                progress(f"running {network.name} in TF-Slim, float32, {len(rounding)} of {ROUNDING_RUNS}")
+        description = Description(
+            network=network.to_json(),
+            scope=opened.scope,
+            weights=weights_digest(network, reference.weights),
+            arguments=arguments,
+            seed=seed or 0,
+            reader=reader,
+            versions=frameworks.versions("tensorflow", "tf_slim", "numpy", "slimport"),
+        )
+        progress(f"writing {path}")
+        _write(path, description, reference, np.array(rounding))
+    return description
+
+
+def open_trace(path: PathLike) -> Trace:
+    """Reads a trace.
+
+    Raises:
+      InputError: it is not a trace, or is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path}: not a .npz file that 'slimport trace' wrote, or cut off")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if "trace" not in file:
+                raise InputError(f"{path}: not a trace that 'slimport trace' wrote")
+            data = json.loads(file["trace"].tobytes())
+            if data.pop("format") != _FORMAT:
+                raise InputError(f"{path}: a trace of another version of slimport; record it again")
+            recipes = data.pop("end_points")
+            description = Description(**data)
+            truth = _read_end_points(file, recipes)
+            images, rounding = file["images"], file["rounding"]
+        if images.ndim != 4 or rounding.shape != (ROUNDING_RUNS, len(truth)):
+            raise ValueError("its arrays do not fit each other")
+        return Trace(path, description, images, truth, rounding)
+    except InputError:
+        raise
+    except _DAMAGE as error:
+        raise InputError(f"{path}: not a trace, or a damaged one: {first_line(error)}") from error
+
+
+# What numpy, zipfile, zlib and json raise on a file that is not one.
+_DAMAGE = (
+    OSError,
+    EOFError,
+    KeyError,
+    TypeError,
+    ValueError,
+    IndexError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def weights_digest(network: spec.Network, weights: Mapping[str, Array]) -> str:
+    """SHA-256 over the names, dtypes, shapes and little-endian bytes of the network's variables, in slim's order.
+
+    Names are relative to the scope and layouts are slim's, so that it is the same for a checkpoint of any format and
+    for what it was converted to.
+    """
+    digest = hashlib.sha256()
+    for name in network.variables():
+        array = weights[name]
+        digest.update(f"{name} {array.dtype.name} {list(array.shape)}\n".encode())
+        digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _write(path: Path, description: Description, reference: SlimSide, rounding: Array) -> None:
+    arrays: dict[str, Array] = {"images": reference.images, "rounding": rounding}
+    recipes: list[dict[str, Any]] = []
+    earlier: dict[str, Numbers] = {}
+    for name, value in reference.truth.items():
+        array = value.astype("<f8", copy=False)
+        recipe: dict[str, Any] = {"name": name, "shape": array.shape}
+        terms = _terms(array, earlier)
+        if terms:
+            recipe["sum"] = terms
+        else:
+            recipe["array"] = f"end_point_{len(recipes)}"
+            arrays[recipe["array"]] = array.reshape(-1, 1).view(np.uint8).T.copy()
+        recipes.append(recipe)
+        earlier[name] = array
+    data = {"format": _FORMAT, **asdict(description), "end_points": recipes}
+    arrays["trace"] = np.frombuffer(json.dumps(data).encode(), np.uint8)
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def _read_end_points(file: Mapping[str, Array], recipes: list[dict[str, Any]]) -> dict[str, Numbers]:
+    found: dict[str, Numbers] = {}
+    for recipe in recipes:
+        if "sum" in recipe:
+            first, *rest = (_strided(found[name], stride) for name, stride in recipe["sum"])
+            array = sum(rest, first)
+        else:
+            array = np.ascontiguousarray(file[recipe["array"]].T).view("<f8")
+        found[recipe["name"]] = array.reshape(recipe["shape"])
+    return found
+
+
+def _terms(array: Numbers, earlier: Mapping[str, Numbers]) -> list[tuple[str, int]] | None:
+    """The one or two end points, each with a stride, whose sum has the same bits as `array`."""
+    for name, other in earlier.items():
+        if _same_bits(array, other):
+            return [(name, 1)]
+    if not earlier:
+        return None
+    last, addend = list(earlier.items())[-1]
+    if addend.shape != array.shape:
+        return None
+    for name, other in reversed(list(earlier.items())):
+        for stride in _STRIDES if other.ndim == array.ndim == 4 else ():
+            term = _strided(other, stride)
+            if term.shape != array.shape:
+                continue
+            # The first pixels tell nearly all of those apart that are not it.
+            first = (slice(1),) * 3
+            if _same_bits(array[first], term[first] + addend[first]) and _same_bits(array, term + addend):
+                return [(name, stride), (last, 1)]
+    return None
+
+
+def _strided(array: Numbers, stride: int) -> Numbers:
+    return array if stride == 1 else array[:, ::stride, ::stride]
+
+
+def _same_bits(a: Array, b: Array) -> bool:
+    return a.size == b.size and a.flat[:8].tobytes() == b.flat[:8].tobytes() and a.tobytes() == b.tobytes()
