@@ -243,12 +243,15 @@ def draw(found: dict[str, Any], path: Path) -> None:
     for axis in axes[-1]:
         axis.set_xlabel("unit $l$, from the image to the loss (dotted: stages)")
     kind = "bottlenecks" if found["bottleneck"] else "basic units"
-    figure.suptitle(f"Gradient at the input of every unit: depth {found['depth']}, {kind}, digits of 8x8 pixels")
+    seeds = f"median of {len(found['seeds'])} seeds" if len(found["seeds"]) > 1 else f"seed {found['seeds'][0]}"
+    figure.suptitle(
+        f"Gradient at the input of every unit: depth {found['depth']}, {kind}, digits of 8x8 pixels, {seeds}"
+    )
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=100)
         with Image.open(temporary) as picture:
-            # Lines and text need no more colours, and the file is a third of the size.
-            reduced = picture.convert("RGB").quantize(64)
+            # Lines and text need no more colours, and the file is less than half the size.
+            reduced = picture.convert("RGB").quantize(256)
         reduced.save(temporary, optimize=True)
 
 
