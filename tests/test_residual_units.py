@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,15 @@ FIG_4 = {
 }
 # Those whose f is the identity, and so Eqn. 4 and 5 hold.
 CLEAN = ("relu_before_addition", "relu_only_preactivation", "full_preactivation")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """On layers this small, threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def unit_of(depth_in: int, depth: int, inner: int, stride: int = 1) -> spec.PlacedUnit:
