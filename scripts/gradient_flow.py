@@ -298,7 +298,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Runs the study and writes its JSON.
 
     Raises:
-      InputError: no network has that depth, or the folder cannot be made or written to.
+      InputError: no network has that depth, no batch that size, or the folder cannot be made or written to.
     """
     from slimport.pytorch.residual_units import units_per_stage
 
@@ -306,6 +306,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         units_per_stage(arguments.depth, bottleneck=arguments.bottleneck)
     except ValueError as error:
         raise InputError(f"--depth: {error}") from error
+    if arguments.batch > HELD_OUT.start:
+        raise InputError(f"--batch: {arguments.batch} is more than the {HELD_OUT.start} images to train on")
     try:
         arguments.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

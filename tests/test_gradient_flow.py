@@ -120,6 +120,7 @@ def test_the_median_is_of_the_seeds() -> None:
         (("--depth", "110", "--bottleneck", "--depth", "12"), "--depth: no network of bottlenecks has depth 12"),
         (("--depth", "deep"), "argument --depth: invalid int value: 'deep'"),
         (("--steps", "0"), "argument --steps: 0 is less than 1"),
+        (("--batch", "1501"), "--batch: 1501 is more than the 1500 images to train on"),
         (("--redraw",), "gradient_flow.json: cannot be read: No such file or directory; run without --redraw first"),
     ],
 )
