@@ -24,7 +24,6 @@ from converters.parity.reference import Reference
 from slimport import spec
 
 DTYPES = ("float64", "float32")
-CLASSES = 1001
 
 
 def first_different(model: Any, reference: Reference, dtype: str) -> Row | None:
@@ -56,12 +55,12 @@ def check(wrong: WrongPort, network: spec.Network, references: list[Reference]) 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", choices=list(spec.RESNET_V2_BLOCKS), default="resnet_v2_50")
+    parser.add_argument("--network", choices=list(spec.ResNetV2.named()), default="resnet_v2_50")
     parser.add_argument("--size", type=int, default=64, help="of images of which every map has even sides")
     parser.add_argument("--odd-size", type=int, default=65, help="of images of which every map has odd sides")
     chosen = parser.parse_args()
     warnings.filterwarnings("ignore")
-    network = spec.ResNetV2(spec.RESNET_V2_BLOCKS[chosen.network], CLASSES)
+    network = spec.ResNetV2.named()[chosen.network]
     generator = np.random.default_rng(0)
     weights = {name: random_value(name, shape, generator) for name, shape in network.variables().items()}
 
