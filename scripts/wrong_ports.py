@@ -107,6 +107,12 @@ def behind_root(network: spec.Network, _: int | None) -> str:
     return f"{unit.scope}/{'shortcut' if unit.projects else 'conv1'}"
 
 
+def first_square(network: spec.Network, _: int | None) -> str:
+    """The first kernel with as many inputs as outputs."""
+    shapes = ((name.rpartition("/"), shape) for name, shape in network.variables().items())
+    return next(scope for (scope, _, leaf), shape in shapes if leaf == "weights" and shape[2] == shape[3])
+
+
 def first_identity(network: spec.Network, _: int | None) -> str:
     """The first sum with an identity shortcut."""
     return next(unit.scope for unit in network.units() if not unit.projects)
@@ -325,7 +331,7 @@ WRONG_PORTS = (
     WrongPort(
         "input and output channels swapped where both are as many",
         "a transposition found by trying until the shapes fit",
-        first_unit("conv2"),
+        first_square,
         weights=each("weights", transposed_where_square),
     ),
     WrongPort(

@@ -6,12 +6,14 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 from converters import frameworks
 from converters.mapping import Array
 from converters.sources import Source
 from slimport import spec
+
+T = TypeVar("T", bound="SlimGraph")
 
 
 def weights(source: Source) -> tuple[dict[str, Array], str]:
@@ -58,6 +60,8 @@ class SlimGraph:
       scope: the model's variable scope.
       weights: variables by name relative to the scope.
       dtype: `float32` or `float64`, of the whole graph.
+      is_training: whether BatchNorm takes the batch's statistics.
+      weight_decay: of slim's L2 regularization, which is among the losses of the graph.
       arguments: of the network (`global_pool`, say), as the family's `arguments` lists them.
 
     Raises:
@@ -65,7 +69,15 @@ class SlimGraph:
     """
 
     def __init__(
-        self, network: spec.Network, scope: str, weights: Mapping[str, Array], dtype: str, **arguments: Any
+        self,
+        network: spec.Network,
+        scope: str,
+        weights: Mapping[str, Array],
+        dtype: str,
+        *,
+        is_training: bool = False,
+        weight_decay: float = 0.0,
+        **arguments: Any,
     ) -> None:
         nets = frameworks.import_nets()
         import tensorflow.compat.v1 as tf
@@ -75,18 +87,26 @@ class SlimGraph:
         # TensorFlow's fused BatchNorm, what TF-Slim runs in float32, has no float64 kernel.
         fused = {"fused": False} if dtype == "float64" else {}
         self._dtype = dtype
-        graph = tf.Graph()
-        with graph.as_default(), tf.device("/cpu:0"), building_graphs(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        self._graph = tf.Graph()
+        with self._building():
             self._images = tf.placeholder(dtype, (None, None, None, network.in_channels))
-            with slim.arg_scope(builder.arg_scope()), slim.arg_scope([slim.batch_norm], **fused):
-                _, end_points = builder.build(network, self._images, is_training=False, scope=scope or "", **arguments)
+            with (
+                slim.arg_scope(builder.arg_scope(weight_decay=weight_decay)),
+                slim.arg_scope([slim.batch_norm], **fused),
+            ):
+                self._output, end_points = builder.build(
+                    network, self._images, is_training=is_training, scope=scope or "", **arguments
+                )
             # slim writes the root scope's end points as `/logits`.
             self._end_points = {name.lstrip("/"): tensor for name, tensor in end_points.items()}
-            variables = {variable.op.name: variable for variable in tf.global_variables()}
-        self._session = tf.Session(graph=graph, config=tf.ConfigProto(device_count={"GPU": 0}))
+            self._variables = {
+                name: variable
+                for variable in tf.global_variables()
+                if (name := variable.op.name.removeprefix(spec.scoped(scope, ""))) in weights
+            }
+        self._session = tf.Session(graph=self._graph, config=tf.ConfigProto(device_count={"GPU": 0}))
         # A variable's initializer assigns its second input, which is fed with the weights.
-        initializers = {name: variables[spec.scoped(scope, name)].initializer for name in weights}
+        initializers = {name: variable.initializer for name, variable in self._variables.items()}
         self._session.run(
             list(initializers.values()),
             {initializers[name].inputs[1]: array.astype(dtype) for name, array in weights.items()},
@@ -111,7 +131,15 @@ class SlimGraph:
             raise ValueError(f"TensorFlow: {error.message}") from error
         return {name: values[name] for name in wanted}
 
-    def __enter__(self) -> SlimGraph:
+    @contextmanager
+    def _building(self) -> Iterator[None]:
+        import tensorflow.compat.v1 as tf
+
+        with self._graph.as_default(), tf.device("/cpu:0"), building_graphs(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+
+    def __enter__(self: T) -> T:
         return self
 
     def __exit__(self, *_: object) -> None:

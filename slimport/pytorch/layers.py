@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,10 +13,32 @@ from slimport import spec
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """`slim.batch_norm` as `resnet_arg_scope` sets it. PyTorch's momentum is 1 - decay."""
+    """`slim.batch_norm` as `resnet_arg_scope` sets it. PyTorch's momentum is 1 - decay.
+
+    moving_variance: which variance of a batch the moving average takes: `unbiased`, as TensorFlow's fused BatchNorm,
+      which slim runs wherever it can, and PyTorch do; or `biased`, as TensorFlow's unfused one and Keras do. The batch
+      itself is always normalized by the biased one.
+    """
+
+    moving_variance: Literal["unbiased", "biased"] = "unbiased"
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=spec.BATCH_NORM_EPSILON, momentum=1 - spec.BATCH_NORM_DECAY)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.moving_variance == "unbiased" or not self.training:
+            return super().forward(inputs)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.momentum is not None
+        # With a momentum of 1, a moving average is the batch's statistic.
+        mean, unbiased = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
+        net = F.batch_norm(inputs, mean, unbiased, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
+        count = inputs.numel() // inputs.shape[1]
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(unbiased * ((count - 1) / count), self.momentum)
+        return net
 
 
 class Conv2d(nn.Conv2d):
