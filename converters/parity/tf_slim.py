@@ -87,7 +87,7 @@ class SlimGraph:
         # TensorFlow's fused BatchNorm, what TF-Slim runs in float32, has no float64 kernel.
         fused = {"fused": False} if dtype == "float64" else {}
         self._dtype = dtype
-        self._graph = tf.Graph()
+        self.graph = tf.Graph()
         with self._building():
             self._images = tf.placeholder(dtype, (None, None, None, network.in_channels))
             with (
@@ -104,7 +104,7 @@ class SlimGraph:
                 for variable in tf.global_variables()
                 if (name := variable.op.name.removeprefix(spec.scoped(scope, ""))) in weights
             }
-        self._session = tf.Session(graph=self._graph, config=tf.ConfigProto(device_count={"GPU": 0}))
+        self._session = tf.Session(graph=self.graph, config=tf.ConfigProto(device_count={"GPU": 0}))
         # A variable's initializer assigns its second input, which is fed with the weights.
         initializers = {name: variable.initializer for name, variable in self._variables.items()}
         self._session.run(
@@ -135,7 +135,7 @@ class SlimGraph:
     def _building(self) -> Iterator[None]:
         import tensorflow.compat.v1 as tf
 
-        with self._graph.as_default(), tf.device("/cpu:0"), building_graphs(), warnings.catch_warnings():
+        with self.graph.as_default(), tf.device("/cpu:0"), building_graphs(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
 

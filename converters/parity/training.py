@@ -202,6 +202,35 @@ class PyTorchTraining:
         }
 
 
+def random_batches(
+    network: spec.Network, size: tuple[int, int], batch: int, count: int = 3, output_stride: int | None = None
+) -> list[Batch]:
+    """Batches of images, uniform in [-1, 1], with random labels: one for each image, or for each `output_stride`."""
+    positions = () if output_stride is None else tuple(-(-side // output_stride) for side in size)
+    generators = [np.random.default_rng(seed) for seed in range(count)]
+    return [
+        (
+            generator.uniform(-1, 1, (batch, *size, network.in_channels)).astype(np.float32),
+            generator.integers(0, network.num_classes or 1, (batch, *positions)),
+        )
+        for generator in generators
+    ]
+
+
+def run_both(
+    network: spec.Network,
+    weights: Mapping[str, Array],
+    batches: Sequence[Batch],
+    hyperparameters: Hyperparameters,
+    **arguments: Any,
+) -> tuple[list[Step], list[Step]]:
+    """The port's steps and TF-Slim's, in float64; arguments as of `SlimTraining`."""
+    common = (network, network.name, weights, "float64", hyperparameters)
+    port = PyTorchTraining(*common, moving_variance="biased", **arguments)
+    with SlimTraining(*common, **arguments) as slim:
+        return [port.step(*batch) for batch in batches], [slim.step(*batch) for batch in batches]
+
+
 @dataclass(frozen=True)
 class Difference:
     """The largest relative L2 difference of one quantity, over every step and every one of its arrays.
