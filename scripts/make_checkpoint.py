@@ -1,7 +1,7 @@
 """Writes a slim checkpoint with tf_slim's own network and TensorFlow's own Saver, every variable random.
 
-    python scripts/make_checkpoint.py resnet_v2_50 resnet_v2_50.ckpt [--format v1|v2] [--classes 1001] [--seed 0]
-    python scripts/make_checkpoint.py resnet_v2_50 resnet_v2_50.ckpt --without-tensorflow [--classes 1001] [--seed 0]
+    python scripts/make_checkpoint.py resnet_v2_50 resnet_v2_50.ckpt [--format v1|v2] [--classes N] [--seed 0]
+    python scripts/make_checkpoint.py resnet_v2_50 resnet_v2_50.ckpt --without-tensorflow [--classes N] [--seed 0]
 
 The second needs no TensorFlow: slimport writes the same variables, as a V2 checkpoint or as whatever the path's suffix
 names. So a machine with only PyTorch makes the weights that a trace was recorded with elsewhere.
@@ -12,6 +12,7 @@ Never BatchNorm's initial 0 and 1, which hide mistakes: a gamma and a moving var
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import warnings
 from dataclasses import replace
@@ -28,6 +29,9 @@ from slimport import spec
 
 warnings.filterwarnings("ignore", message="`layer.apply` is deprecated")
 
+# The families of which tf_slim has a module, with the module's arg scope.
+ARG_SCOPES = {"resnet_v1": "resnet_arg_scope", "resnet_v2": "resnet_arg_scope"}
+
 
 def random_value(name: str, shape: tuple[int, ...], generator: np.random.Generator) -> Any:
     """A float32 value for a slim variable, of a size that keeps activations finite through 200 layers."""
@@ -39,15 +43,18 @@ def random_value(name: str, shape: tuple[int, ...], generator: np.random.Generat
     return generator.normal(0, 0.1, shape).astype(np.float32)
 
 
-def save(build: Any, path: str | os.PathLike[str], file_format: str, seed: int = 0, in_channels: int = 3) -> None:
+def save(
+    build: Any, path: str | os.PathLike[str], file_format: str, seed: int = 0, in_channels: int = 3, size: int = 64
+) -> None:
     """Saves a graph's variables, all random.
 
     Args:
-      build: called with images [1, 64, 64, in_channels] in a new graph.
+      build: called with images [1, size, size, in_channels] in a new graph.
       path: the V1 file, or the V2 prefix.
       file_format: `v1` or `v2`.
       seed: of the values.
       in_channels: of the images.
+      size: of the images.
     """
     frameworks.import_nets()
     import tensorflow.compat.v1 as tf
@@ -55,7 +62,7 @@ def save(build: Any, path: str | os.PathLike[str], file_format: str, seed: int =
     tf.logging.set_verbosity(tf.logging.ERROR)
     generator = np.random.default_rng(seed)
     with tf.Graph().as_default(), tf.Session() as session:
-        build(tf.placeholder(tf.float32, (1, 64, 64, in_channels)))
+        build(tf.placeholder(tf.float32, (1, size, size, in_channels)))
         variables = tf.global_variables()
         values = {
             v.initializer.inputs[1]: random_value(v.op.name, tuple(v.shape.as_list()), generator) for v in variables
@@ -69,16 +76,18 @@ def save(build: Any, path: str | os.PathLike[str], file_format: str, seed: int =
 def save_network(
     name: str, path: str | os.PathLike[str], file_format: str, num_classes: int | None, seed: int = 0
 ) -> None:
-    """Saves one of `tf_slim.nets.resnet_v2`'s networks."""
+    """Saves one of `tf_slim.nets`'s networks."""
     frameworks.import_nets()
     import tf_slim as slim
-    from tf_slim.nets import resnet_v2
+
+    network = spec.NETWORKS[name]
+    module = importlib.import_module(f"tf_slim.nets.{network.family}")
 
     def build(images: Any) -> None:
-        with slim.arg_scope(resnet_v2.resnet_arg_scope()):
-            getattr(resnet_v2, name)(images, num_classes, is_training=False)
+        with slim.arg_scope(getattr(module, ARG_SCOPES[network.family])()):
+            getattr(module, name)(images, num_classes, is_training=False)
 
-    save(build, path, file_format, seed)
+    save(build, path, file_format, seed, size=network.default_image_size)
 
 
 def random_variables(network: spec.Network, seed: int = 0) -> dict[str, Any]:
@@ -106,21 +115,23 @@ def save_without_tensorflow(network: spec.Network, path: Path, seed: int = 0, sc
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network", choices=[f"resnet_v2_{depth}" for depth in (50, 101, 152, 200)])
+    names = [name for name, network in spec.NETWORKS.items() if network.family in ARG_SCOPES]
+    parser.add_argument("network", choices=names)
     parser.add_argument("path", type=Path)
     parser.add_argument("--format", choices=("v1", "v2"), default="v2")
-    parser.add_argument("--classes", type=int, default=1001)
+    parser.add_argument("--classes", type=int, help="[as many as the ImageNet release has]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--without-tensorflow", action="store_true")
     arguments = parser.parse_args()
+    classes = arguments.classes or spec.NETWORKS[arguments.network].num_classes
     arguments.path.parent.mkdir(parents=True, exist_ok=True)
     if arguments.without_tensorflow:
-        network = replace(spec.NETWORKS[arguments.network], num_classes=arguments.classes)
+        network = replace(spec.NETWORKS[arguments.network], num_classes=classes)
         save_without_tensorflow(network, arguments.path, arguments.seed)
-        print(f"{arguments.path}: {arguments.network}, {arguments.classes} classes, seed {arguments.seed}")
+        print(f"{arguments.path}: {arguments.network}, {classes} classes, seed {arguments.seed}")
     else:
-        save_network(arguments.network, arguments.path, arguments.format, arguments.classes, arguments.seed)
-        print(f"{arguments.path}: {arguments.network}, {arguments.classes} classes, format {arguments.format}")
+        save_network(arguments.network, arguments.path, arguments.format, classes, arguments.seed)
+        print(f"{arguments.path}: {arguments.network}, {classes} classes, format {arguments.format}")
 
 
 if __name__ == "__main__":

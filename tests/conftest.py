@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,9 @@ import train_digits
 # Two blocks, every kind of unit: projecting, identity, identity with a stride.
 SMALL = spec.ResNetV2((spec.resnet_v2_block("block1", 4, 2, 2), spec.resnet_v2_block("block2", 8, 3, 1)), num_classes=7)
 DEPTHS = tuple(spec.ResNetV2.named())
+SMALL_V1 = spec.ResNetV1((spec.resnet_v1_block("block1", 4, 2, 2), spec.resnet_v1_block("block2", 8, 3, 1)), 7)
+# One small network of each family at least.
+SMALL_NETWORKS: dict[str, spec.Network] = {"resnet_v1": SMALL_V1, "resnet_v2": SMALL}
 
 
 def named(name: str, num_classes: int | None = 1001) -> spec.ResNetV2:
@@ -54,14 +59,14 @@ def save_small(
     path: Path, file_format: str, network: spec.Network = SMALL, scope: str = "resnet_v2", seed: int = 0
 ) -> Path:
     """A checkpoint of a small network, by `slimport.nets` and TensorFlow's Saver."""
-    frameworks.import_nets()
+    nets = frameworks.import_nets()
     import tf_slim as slim
 
-    from slimport.nets import resnet_v2
+    builder = importlib.import_module(f"{nets.__name__}.{network.family}")
 
     def build(images: Any) -> None:
-        with slim.arg_scope(resnet_v2.resnet_arg_scope()):
-            resnet_v2.build(network, images, is_training=False, scope=scope)
+        with slim.arg_scope(builder.arg_scope()):
+            builder.build(network, images, is_training=False, scope=scope)
 
     path.parent.mkdir(parents=True, exist_ok=True)
     make_checkpoint.save(build, path, file_format, seed, network.in_channels)
@@ -88,18 +93,22 @@ def digits_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def resnet_v2_50_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Full-size checkpoints by `tf_slim.nets` and TensorFlow's Saver, by format."""
-    made: dict[str, Path] = {}
+def full_size_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """Full-size checkpoints by `tf_slim.nets` and TensorFlow's Saver, by network and format."""
 
-    def checkpoint(file_format: str) -> Path:
-        if file_format not in made:
-            path = tmp_path_factory.mktemp(f"full_{file_format}") / "resnet_v2_50.ckpt"
-            make_checkpoint.save_network("resnet_v2_50", path, file_format, 1001)
-            made[file_format] = path
-        return made[file_format]
+    @cache
+    def checkpoint(name: str, file_format: str) -> Path:
+        path = tmp_path_factory.mktemp(f"full_{file_format}") / f"{name}.ckpt"
+        make_checkpoint.save_network(name, path, file_format, spec.NETWORKS[name].num_classes)
+        return path
 
     return checkpoint
+
+
+@pytest.fixture(scope="session")
+def resnet_v2_50_checkpoint(full_size_checkpoint: Callable[[str, str], Path]) -> Callable[[str], Path]:
+    """`full_size_checkpoint` of resnet_v2_50, by format."""
+    return partial(full_size_checkpoint, "resnet_v2_50")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`slimport.nets` is TF-Slim's ResNet v2: tf_slim's own code is the judge."""
+"""`slimport.nets` is TF-Slim's: tf_slim's own code is the judge."""
 
 from __future__ import annotations
 
@@ -21,40 +21,42 @@ frameworks.import_nets()
 import tensorflow.compat.v1 as tf
 import tf_slim as slim
 
-from slimport.nets import resnet_utils, resnet_v2
+from slimport import spec
+from slimport.nets import resnet_utils, resnet_v1, resnet_v2
+
+# How many tests tf_slim has of each module, beside those that it skips.
+TF_SLIMS_TESTS = {"resnet_v1_test": 15, "resnet_v2_test": 15}
+# tf_slim's own code for each family. The deeper ResNets v1 differ from it and each other by the blocks of v2 alone.
+NAMES = ("resnet_v1_50", *DEPTHS)
 
 
 def test_tf_slims_own_tests_pass() -> None:
+    tests = [f"tf_slim.nets.{module}" for module in TF_SLIMS_TESTS]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "slim_adapter",
-            "-p",
-            "no:cacheprovider",
-            "--pyargs",
-            "tf_slim.nets.resnet_v2_test",
-        ],
+        [sys.executable, "-m", "pytest", "-q", "-p", "slim_adapter", "-p", "no:cacheprovider", "--pyargs", *tests],
         capture_output=True,
         text=True,
         cwd=ROOT / "tests",
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-    assert "15 passed" in done.stdout, done.stdout[-3000:]
+    assert f"{sum(TF_SLIMS_TESTS.values())} passed" in done.stdout, done.stdout[-3000:]
 
 
-@pytest.mark.parametrize("name", DEPTHS)
+def tf_slims_and_ours(name: str) -> tuple[Any, Any]:
+    """The two modules that have the network of this name."""
+    family = spec.NETWORKS[name].family
+    return import_module(f"tf_slim.nets.{family}"), import_module(f"slimport.nets.{family}")
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_variables_end_points_and_outputs_are_tf_slims(name: str) -> None:
-    theirs = import_module("tf_slim.nets.resnet_v2")
+    theirs, ours = tf_slims_and_ours(name)
     images = random_images((2, 65, 50, 3))
     runs = []
     with tf.Graph().as_default(), building_graphs(), tf.Session() as session:
         inputs = tf.constant(images)
-        for module, more in ((theirs, {}), (resnet_v2, {"spatial_squeeze": False})):
+        for module, more in ((theirs, {}), (ours, {"spatial_squeeze": False})):
             before = len(tf.global_variables())
             with slim.arg_scope(module.resnet_arg_scope()):
                 _, end_points = getattr(module, name)(
@@ -63,10 +65,6 @@ def test_variables_end_points_and_outputs_are_tf_slims(name: str) -> None:
             variables = tf.global_variables()[before:]
             runs.append((variables, end_points))
         their_variables, our_variables = runs[0][0], runs[1][0]
-
-        def described(variables: list[Any]) -> list[tuple[str, list[int], str]]:
-            return [(v.op.name.split("/net/")[1], v.shape.as_list(), v.dtype.name) for v in variables]
-
         assert described(our_variables) == described(their_variables)
         generator = np.random.default_rng(0)
         feeds = {}
@@ -84,16 +82,21 @@ def test_variables_end_points_and_outputs_are_tf_slims(name: str) -> None:
             np.testing.assert_array_equal(our_values[end_point], value, err_msg=end_point)
 
 
-def test_collections_are_tf_slims() -> None:
-    theirs = import_module("tf_slim.nets.resnet_v2")
+def described(variables: list[Any]) -> list[tuple[str, list[int], str]]:
+    """Names in the network, shapes and dtypes."""
+    return [(v.op.name.split("/net/")[1], v.shape.as_list(), v.dtype.name) for v in variables]
+
+
+@pytest.mark.parametrize("name", ["resnet_v1_50", "resnet_v2_50"])
+def test_collections_are_tf_slims(name: str) -> None:
     counts = []
-    for module in (theirs, resnet_v2):
+    for module in tf_slims_and_ours(name):
         with tf.Graph().as_default() as graph:
             with slim.arg_scope(module.resnet_arg_scope()):
-                module.resnet_v2_50(tf.zeros((1, 64, 64, 3)), 10, is_training=True)
+                getattr(module, name)(tf.zeros((1, 64, 64, 3)), 10, is_training=True)
             counts.append({key: len(tf.get_collection(key)) for key in graph.collections})
     assert counts[1] == counts[0]
-    assert counts[0]["resnet_v2_50/_end_points"] > 0
+    assert counts[0][f"{name}/_end_points"] > 0
 
 
 def test_end_points_that_models_slim_adds() -> None:
@@ -146,3 +149,26 @@ def test_no_classes_may_be_written_as_0_in_every_framework() -> None:
     _, recorded = getattr(slimport.pytorch, name)(0).end_points(torch.zeros(1, 3, 33, 33))
     assert list(recorded) == features
     assert set(slimport.keras.end_points(getattr(slimport.keras, name)(0)).output) == set(features)
+
+
+def test_v1s_bounded_activations_are_bounded() -> None:
+    images = 100 * random_images((1, 8, 8, 4))
+    with tf.Graph().as_default(), tf.Session() as session, slim.arg_scope(resnet_v1.resnet_arg_scope()):
+        with slim.arg_scope([slim.batch_norm], is_training=False):
+            net = resnet_v1.bottleneck(tf.constant(images), 8, 2, 1, use_bounded_activations=True)
+            free = resnet_v1.bottleneck(tf.constant(images), 8, 2, 1)
+        session.run(tf.global_variables_initializer())
+        net, free = session.run([net, free])
+    assert net.min() == 0
+    assert net.max() == 6
+    assert free.max() > 6
+
+
+def test_v1_collects_block_outputs_before_they_are_subsampled() -> None:
+    with tf.Graph().as_default(), slim.arg_scope(resnet_v1.resnet_arg_scope()):
+        blocks = [resnet_v1.resnet_v1_block("block1", 2, 2, 2), resnet_v1.resnet_v1_block("block2", 2, 1, 1)]
+        net, end_points = resnet_v1.resnet_v1(
+            tf.zeros((1, 64, 64, 3)), blocks, global_pool=False, store_non_strided_activations=True, scope="net"
+        )
+    assert end_points["net/block1"].shape == (1, 16, 16, 8)
+    assert net.shape == (1, 8, 8, 8)

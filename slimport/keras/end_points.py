@@ -25,11 +25,10 @@ def end_points(model: Any, scope: str | None = None) -> Any:
     outputs: dict[str, Any] = {}
     for name, layer in layers.items():
         end_point = name.replace("__", "/")
-        if isinstance(layer, keras.layers.Conv2D):
-            # Slim's end point of a convolution is what leaves its normalizer and activation.
-            outputs[prefix + end_point] = layers.get(f"{name}__Relu", layer).output
-        elif isinstance(layer, keras.layers.Add | keras.layers.Identity | keras.layers.Reshape):
-            outputs[prefix + end_point] = layer.output
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.Add | keras.layers.Identity | keras.layers.Reshape):
+            # Slim's end point of a layer is what leaves its normalizer and activation.
+            parts = [f"{name}__Relu", f"{name}__BatchNorm", name]
+            outputs[prefix + end_point] = next(layers[part] for part in parts if part in layers).output
         elif isinstance(layer, keras.layers.GlobalAveragePooling2D):
             outputs[end_point] = layer.output
     if "logits" in layers:

@@ -30,12 +30,21 @@ def model(images: Tensor, net: Tensor, scope: str) -> Any:
     return keras.Model(images, net, name=layer_name(scope) or None)
 
 
-def batch_norm_relu(inputs: Tensor, scope: str, dtype: Any, relu_scope: str | None = None) -> Tensor:
-    """`slim.batch_norm` as `resnet_arg_scope` sets it, and ReLU. Keras's momentum is slim's decay."""
-    net = keras.layers.BatchNormalization(
+def batch_norm(inputs: Tensor, scope: str, dtype: Any) -> Tensor:
+    """`slim.batch_norm` as `resnet_arg_scope` sets it. Keras's momentum is slim's decay."""
+    return keras.layers.BatchNormalization(
         momentum=spec.BATCH_NORM_DECAY, epsilon=spec.BATCH_NORM_EPSILON, dtype=dtype, name=layer_name(scope)
     )(inputs)
-    return keras.layers.ReLU(dtype=dtype, name=layer_name(f"{relu_scope or scope}/Relu"))(net)
+
+
+def relu(inputs: Tensor, scope: str, dtype: Any) -> Tensor:
+    """ReLU, as the activation of the layer `scope`."""
+    return keras.layers.ReLU(dtype=dtype, name=layer_name(f"{scope}/Relu"))(inputs)
+
+
+def batch_norm_relu(inputs: Tensor, scope: str, dtype: Any) -> Tensor:
+    """`batch_norm` and its ReLU."""
+    return relu(batch_norm(inputs, scope, dtype), scope, dtype)
 
 
 def conv2d(
@@ -48,9 +57,11 @@ def conv2d(
     rate: int = 1,
     *,
     normalized: bool = False,
+    activated: bool | None = None,
 ) -> Tensor:
-    """`slim.conv2d` or `conv2d_same`: a convolution with bias, or, `normalized`, one with BatchNorm and ReLU.
+    """`slim.conv2d` or `conv2d_same`: a convolution with bias, or, `normalized`, one with BatchNorm.
 
+    A normalized one is `activated` by ReLU if not said otherwise (slim's `activation_fn=None`), another is not.
     As in `conv2d_same`, a strided kernel wider than 1 is padded explicitly, alike on both sides: SAME would pad an even
     side at its end only.
     """
@@ -69,7 +80,15 @@ def conv2d(
         dtype=dtype,
         name=layer_name(scope),
     )(inputs)
-    return batch_norm_relu(net, f"{scope}/BatchNorm", dtype, relu_scope=scope) if normalized else net
+    if normalized:
+        net = batch_norm(net, f"{scope}/BatchNorm", dtype)
+    return relu(net, scope, dtype) if activated or (activated is None and normalized) else net
+
+
+def add(shortcut: Tensor, residual: Tensor, scope: str, dtype: Any, *, activated: bool = False) -> Tensor:
+    """The sum of a residual unit, `activated` by ReLU where the unit is not a preactivation."""
+    net = keras.layers.Add(dtype=dtype, name=layer_name(scope))([shortcut, residual])
+    return relu(net, scope, dtype) if activated else net
 
 
 def max_pool2d(inputs: Tensor, kernel_size: int, stride: int, scope: str, dtype: Any) -> Tensor:

@@ -8,8 +8,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import keras
-
 from slimport import spec
 from slimport.keras import layers, resnet
 from slimport.keras.layers import Tensor
@@ -31,7 +29,7 @@ def bottleneck(inputs: Tensor, unit: spec.PlacedUnit, dtype: Any = None) -> Tens
     residual = layers.conv2d(preact, inner, 1, f"{scope}/conv1", dtype, normalized=True)
     residual = layers.conv2d(residual, inner, 3, f"{scope}/conv2", dtype, unit.stride, unit.rate, normalized=True)
     residual = layers.conv2d(residual, unit.depth, 1, f"{scope}/conv3", dtype)
-    return keras.layers.Add(dtype=dtype, name=layers.layer_name(scope))([shortcut, residual])
+    return layers.add(shortcut, residual, scope, dtype)
 
 
 build = partial(resnet.build, bottleneck)

@@ -3,17 +3,24 @@
 from slimport.pytorch.inference import Optimized, Trial, fold_batch_norm, optimize_for_inference
 from slimport.pytorch.load import build, load
 from slimport.pytorch.network import Network
+from slimport.pytorch.resnet_v1 import ResNetV1, resnet_v1, resnet_v1_50, resnet_v1_101, resnet_v1_152, resnet_v1_200
 from slimport.pytorch.resnet_v2 import ResNetV2, resnet_v2, resnet_v2_50, resnet_v2_101, resnet_v2_152, resnet_v2_200
 
 __all__ = [
     "Network",
     "Optimized",
+    "ResNetV1",
     "ResNetV2",
     "Trial",
     "build",
     "fold_batch_norm",
     "load",
     "optimize_for_inference",
+    "resnet_v1",
+    "resnet_v1_50",
+    "resnet_v1_101",
+    "resnet_v1_152",
+    "resnet_v1_200",
     "resnet_v2",
     "resnet_v2_50",
     "resnet_v2_101",

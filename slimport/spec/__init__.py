@@ -14,6 +14,7 @@ from typing import Any
 
 from slimport.spec.network import BATCH_NORM_DECAY, BATCH_NORM_EPSILON, VARIABLE_LEAVES, Network, Shape, scoped
 from slimport.spec.resnet import Block, PlacedUnit, ResNet, Unit
+from slimport.spec.resnet_v1 import ResNetV1, resnet_v1_block
 from slimport.spec.resnet_v2 import ResNetV2, resnet_v2_block
 
 __all__ = [
@@ -26,15 +27,17 @@ __all__ = [
     "Network",
     "PlacedUnit",
     "ResNet",
+    "ResNetV1",
     "ResNetV2",
     "Shape",
     "Unit",
     "from_json",
+    "resnet_v1_block",
     "resnet_v2_block",
     "scoped",
 ]
 
-FAMILIES: dict[str, type[Network]] = {family.family: family for family in (ResNetV2,)}
+FAMILIES: dict[str, type[Network]] = {family.family: family for family in (ResNetV1, ResNetV2)}
 
 NETWORKS: dict[str, Network] = {
     name: network for family in FAMILIES.values() for name, network in family.named().items()

@@ -1,0 +1,103 @@
+"""Every family, from a checkpoint to both ports and back, by one path: no test here knows what a family is like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SMALL_NETWORKS, random_weights, save_small
+
+import slimport.keras
+import slimport.pytorch
+from converters import convert, frameworks, inspect, verify
+from converters.mapping import keras_name, pytorch_name, pytorch_shape
+from converters.recognize import recognize
+from slimport import spec
+
+frameworks.import_nets()
+import tensorflow.compat.v1 as tf
+
+small = pytest.mark.parametrize("name", SMALL_NETWORKS)
+
+
+def test_every_family_is_tested_here() -> None:
+    assert {network.family for network in SMALL_NETWORKS.values()} == set(spec.FAMILIES)
+
+
+@small
+def test_a_checkpoint_goes_to_both_ports_and_back(name: str, tmp_path: Path) -> None:
+    network = SMALL_NETWORKS[name]
+    source = save_small(tmp_path / "small.ckpt", "v2", network, "a/net")
+    found = inspect(source).recognition
+    assert found is not None
+    assert (found.network, found.scope, found.extras) == (network, "a/net", {})
+    size = (40, 47) if network.default_image_size > 47 else None
+    for suffix in (".safetensors", ".keras"):
+        convert(source, tmp_path / f"m{suffix}")
+        for dtype in ("float64", "float32"):
+            report = verify(source, tmp_path / f"m{suffix}", dtype=dtype, size=size)
+            assert report.ok, report.first_difference
+            assert {row.name for row in report.rows} == set(network.end_points("a/net"))
+        convert(tmp_path / f"m{suffix}", tmp_path / "back.ckpt")
+        there, back = (tf.train.load_checkpoint(str(path)) for path in (source, tmp_path / "back.ckpt"))
+        assert back.get_variable_to_shape_map() == there.get_variable_to_shape_map()
+        for variable in there.get_variable_to_shape_map():
+            np.testing.assert_array_equal(back.get_tensor(variable), there.get_tensor(variable))
+
+
+@pytest.mark.parametrize("name", spec.NETWORKS)
+def test_a_network_of_a_name_is_known_by_its_variables_and_its_json(name: str) -> None:
+    network = spec.NETWORKS[name]
+    found = recognize({f"net/{variable}": shape for variable, shape in network.variables().items()}, "file")
+    assert (found.network, found.scope, found.complete) == (network, "net", True)
+    assert found.network.name == name
+    assert spec.from_json(network.to_json()) == network
+
+
+@pytest.mark.parametrize("name", spec.NETWORKS)
+def test_both_ports_have_a_function_of_the_name_and_the_variables_of_the_rule(name: str) -> None:
+    torch = frameworks.import_torch()
+    network = spec.NETWORKS[name]
+    with torch.device("meta"):
+        model = getattr(slimport.pytorch, name)()
+    assert model.network == network
+    state = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items() if "num_batches" not in key}
+    assert state == {pytorch_name(n): pytorch_shape(n, shape) for n, shape in network.variables().items()}
+
+
+@small
+def test_keras_weights_are_the_variables_of_the_rule(name: str) -> None:
+    network = SMALL_NETWORKS[name]
+    model = slimport.keras.build(network)
+    weights = {(layer.name, weight.name): tuple(weight.shape) for layer in model.layers for weight in layer.weights}
+    weights = {key: shape for key, shape in weights.items() if "seed" not in key[1]}
+    assert weights == {keras_name(variable): shape for variable, shape in network.variables().items()}
+
+
+@small
+def test_an_argument_that_the_family_has_not_is_refused(name: str, tmp_path: Path) -> None:
+    from converters import InputError
+    from converters.checkpoint import write_checkpoint
+
+    network = SMALL_NETWORKS[name]
+    write_checkpoint(tmp_path / "c", {f"net/{n}": array for n, array in random_weights(network).items()})
+    with pytest.raises(InputError, match=rf"{network.name} takes .*; it has no depth_multiplier"):
+        verify(tmp_path / "c", depth_multiplier=2)
+
+
+@pytest.mark.parametrize(("name", "variables", "end_points"), [("resnet_v1_50", 267, 77)])
+def test_what_tf_slim_wrote_is_recognised_and_equal(
+    name: str, variables: int, end_points: int, full_size_checkpoint: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    checkpoint = full_size_checkpoint(name, "v1")
+    found = inspect(checkpoint)
+    assert found.recognition is not None
+    assert found.recognition.network == spec.NETWORKS[name]
+    assert len(found.variables) == variables
+    convert(checkpoint, tmp_path / "m.safetensors")
+    for dtype in ("float64", "float32"):
+        report = verify(checkpoint, tmp_path / "m.safetensors", dtype=dtype, size=(97, 112))
+        assert report.ok, report.first_difference
+        assert (report.reader, len(report.rows), report.weights_compared) == ("tensorflow", end_points, variables)
