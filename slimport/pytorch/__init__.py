@@ -1,7 +1,7 @@
 """The networks as `torch.nn.Module`s. Parameters have the slim variables' names, with `/` as `.` and leaves renamed."""
 
 from slimport.pytorch.inference import Optimized, Trial, fold_batch_norm, optimize_for_inference
-from slimport.pytorch.load import build, load
+from slimport.pytorch.load import build, load, save
 from slimport.pytorch.network import Network
 from slimport.pytorch.resnet_v1 import ResNetV1, resnet_v1, resnet_v1_50, resnet_v1_101, resnet_v1_152, resnet_v1_200
 from slimport.pytorch.resnet_v2 import ResNetV2, resnet_v2, resnet_v2_50, resnet_v2_101, resnet_v2_152, resnet_v2_200
@@ -26,4 +26,5 @@ __all__ = [
     "resnet_v2_101",
     "resnet_v2_152",
     "resnet_v2_200",
+    "save",
 ]

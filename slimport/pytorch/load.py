@@ -1,14 +1,17 @@
-"""A network from its description, or from a converted file that carries one."""
+"""A network from its description or from a converted file that carries one, and out to such a file again."""
 
 from __future__ import annotations
 
 import importlib
 import json
 import os
+import secrets
+from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from slimport import spec
 from slimport.pytorch.network import Network
@@ -25,20 +28,64 @@ def load(path: str | os.PathLike[str], **arguments: Any) -> Network:
     """The model in a `.safetensors` file that slimport wrote, in eval mode.
 
     Args:
-      path: the file.
+      path: the file, or a folder of `slimport convert --to huggingface`.
       arguments: of the family's class, to run the same weights otherwise (`global_pool=False`, `output_stride=8`).
 
     Raises:
       ValueError: the file's metadata does not describe a network.
     """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "model.safetensors"
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
     if "slimport" not in metadata:
-        raise ValueError(f"{os.fspath(path)}: no 'slimport' entry in the metadata, so the network is not known")
+        raise ValueError(f"{path}: no 'slimport' entry in the metadata, so the network is not known")
     description = json.loads(metadata["slimport"])
-    arguments.setdefault("scope", description["scope"])
+    arguments = {"scope": description["scope"], **description.get("arguments", {}), **arguments}
     model = build(spec.from_json(description["network"]), **arguments)
     state = load_file(path)
     model.to(next(iter(state.values())).dtype)
     model.load_state_dict(state)
     return model.eval()
+
+
+def save(model: Network, path: str | os.PathLike[str]) -> None:
+    """Writes a model as `slimport convert` writes `.safetensors`: `load` reads it, and `slimport convert` takes it on.
+
+        slimport.pytorch.save(model, "tuned.safetensors")     # then: slimport convert tuned.safetensors tuned.ckpt
+
+    The arguments that are not the defaults (`output_stride=8`, say) are kept too. The file appears whole or not at all.
+
+    Args:
+      model: a network of `slimport.pytorch`, on any device.
+      path: the file.
+
+    Raises:
+      ValueError: its parameters are not those of its network: folded ones, say, or a layer that was replaced.
+    """
+    with torch.device("meta"):
+        described = {name: tensor.shape for name, tensor in _state(build(model.network)).items()}
+    state = _state(model)
+    shapes = {name: tensor.shape for name, tensor in state.items()}
+    if different := [name for name in described | shapes if described.get(name) != shapes.get(name)]:
+        raise ValueError(
+            f"not what a {model.network.name} of {model.network.num_classes or 'no'} classes has: {different[0]}"
+            f"{f' and {len(different) - 1} more' if len(different) > 1 else ''}; save its state_dict with torch.save"
+        )
+    defaults = model.network.arguments
+    changed = {name: value for name, value in model.arguments.items() if value != defaults[name]}
+    description = {"network": model.network.to_json(), "scope": model.scope, "arguments": changed}
+    path = Path(path).resolve()
+    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
+    try:
+        save_file(state, temporary, metadata={"format": "pt", "slimport": json.dumps(description)})
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _state(model: Network) -> dict[str, torch.Tensor]:
+    """The state dict without `num_batches_tracked`, which has no counterpart in slim."""
+    state = model.state_dict()
+    return {name: state[name].contiguous() for name in state if not name.endswith(".num_batches_tracked")}

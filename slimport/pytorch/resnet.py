@@ -73,7 +73,14 @@ class ResNet(Network):
             self.add_module(block.scope, Block(inside, self.unit))
         self.postnorm = layers.BatchNorm(network.depth_out) if network.preactivation else None
         if network.num_classes:
-            self.logits = layers.Conv2d(network.depth_out, network.num_classes, 1)
+            self.add_module(network.classifier, self._classifier(network.num_classes))
+
+    def _classifier(self, num_classes: int) -> nn.Module:
+        logits = layers.Conv2d(self.network.depth_out, num_classes, 1)
+        layers.variance_scaling_(logits.weight)
+        if logits.bias is not None:
+            nn.init.zeros_(logits.bias)
+        return logits
 
     @abstractmethod
     def unit(self, unit: spec.PlacedUnit) -> nn.Module:
@@ -101,8 +108,8 @@ class ResNet(Network):
             if keep:
                 keep("global_pool", net)
         if self.network.num_classes:
-            net = self.logits(net)
-            record("logits", net)
+            net = self.get_submodule(self.network.classifier)(net)
+            record(self.network.classifier, net)
             if self.spatial_squeeze:
                 net = layers.spatial_squeeze(net)
                 record("spatial_squeeze", net)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import astuple, fields
+from dataclasses import astuple, fields, replace
 from typing import Any, ClassVar, Literal, TypeVar
 
 Shape = tuple[int, ...]
@@ -31,6 +31,8 @@ class Network(ABC):
     arguments: ClassVar[Mapping[str, Any]]
     """The builders' arguments beside the description, with their defaults."""
     default_image_size: ClassVar[int] = 224
+    classifier: ClassVar[str]
+    """The scope of the layer that makes the logits."""
     background: ClassVar[bool]
     """Whether class 0 of its ImageNet releases is the background, so that they have 1001 classes."""
 
@@ -81,6 +83,10 @@ class Network(ABC):
     def variables(self) -> dict[str, Shape]:
         """Every model variable with its shape (kernels HWIO), in the order in which slim creates them."""
         return dict(self._variables())
+
+    def with_classes(self: T, num_classes: int | None) -> T:
+        """The same network with as many classes, or without logits for None or 0."""
+        return replace(self, num_classes=num_classes or None)  # type: ignore[type-var]
 
     def with_defaults(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """All of the builders' arguments, from those that are not the defaults.

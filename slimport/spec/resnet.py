@@ -76,6 +76,7 @@ class ResNet(Network):
     """The residual's convolutions, first to last."""
     preactivation: ClassVar[bool]
     """Whether units normalize and activate their input; the root does not then, and `postnorm` follows the blocks."""
+    classifier: ClassVar[str] = "logits"
     depths: ClassVar[Mapping[str, tuple[Block, ...]]]
     """The blocks of the networks that have a name."""
     arguments: ClassVar[Mapping[str, Any]] = {"global_pool": True, "output_stride": None, "spatial_squeeze": True}
@@ -163,7 +164,7 @@ class ResNet(Network):
         if self.preactivation:
             yield from batch_norm("postnorm", self.depth_out)
         if self.num_classes:
-            yield from conv("logits", 1, self.depth_out, self.num_classes)
+            yield from conv(self.classifier, 1, self.depth_out, self.num_classes)
 
     def end_points(self, scope: str, **arguments: Any) -> list[str]:
         """The names of slim's `end_points`, in slim's order.
