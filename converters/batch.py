@@ -103,9 +103,6 @@ def convert_all(
     for outcome in run:
         outcomes[outcome.unit.destination] = outcome
         progress(len(outcomes), len(units))
-    for unit in units:
-        for temporary in left_over(unit.destination):
-            temporary.unlink(missing_ok=True)
     return [outcomes[unit.destination] for unit in units]
 
 
@@ -210,6 +207,7 @@ def _in_processes(units: Sequence[Unit], force: bool, workers: int) -> Iterator[
                     yield outcome
             finally:
                 pool.shutdown(cancel_futures=True)
+        _clear(waiting)
         if waiting and workers == 1:
             # They run in order, so it was the first.
             yield Outcome(waiting.pop(0), FAILED, "its process was killed; is there enough memory?")
@@ -244,6 +242,14 @@ def _on_dask(address: str, units: Sequence[Unit], force: bool) -> Iterator[Outco
             # Whatever the cluster says of a unit that it gave up.
             except (Exception, CancelledError) as error:
                 yield Outcome(futures[future], FAILED, f"the cluster gave it up: {type(error).__name__}: {error}")
+    _clear(units)
+
+
+def _clear(units: Iterable[Unit]) -> None:
+    """Removes what was half-written by processes that were killed."""
+    for unit in units:
+        for temporary in left_over(unit.destination):
+            temporary.unlink(missing_ok=True)
 
 
 def _cores() -> int:

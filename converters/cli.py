@@ -10,12 +10,13 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from converters.errors import InputError
 from slimport import __version__
@@ -30,14 +31,28 @@ if TYPE_CHECKING:
 SCOPE = click.option("--scope", metavar="SCOPE", help="Which network, where the file holds several.")
 STEP = click.option("--step", metavar="N", type=int, help="Which checkpoint of a run's directory. [the newest]")
 SHA256 = click.option("--sha256", metavar="HEX", help="What SRC's digest must be, where SRC is one file or a URL.")
-CACHE = click.option("--cache", metavar="DIR", help="Where to keep what is fetched. [SLIMPORT_CACHE, or your caches]")
+CACHE = click.option(
+    "--cache",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="Where to keep what is fetched. [SLIMPORT_CACHE, or your caches]",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+
+
+def _sources(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """What can follow in the shell: a name of the zoo that begins so, else a file."""
+    from converters.zoo import RELEASES
+
+    names = [name for release in RELEASES for name in (release.name, f"zoo:{release.network}")]
+    begun = [CompletionItem(name) for name in names if incomplete and name.startswith(incomplete)]
+    return begun or [CompletionItem(incomplete, type="file")]
 
 
 def source(command: Callable[..., None]) -> Callable[..., None]:
     """Adds SRC and what says how to get it: a command is called with a path that is here."""
 
-    @click.argument("src")
+    @click.argument("src", shell_complete=_sources)
     @SCOPE
     @STEP
     @SHA256
@@ -110,13 +125,15 @@ def inspect(src: str, scope: str | None, step: int | None, as_json: bool) -> Non
     """
     from converters.inspection import inspect
 
-    found = inspect(src, scope, step)
+    with _progress() as progress:
+        progress(f"reading {src}")
+        found = inspect(src, scope, step)
     click.echo(json.dumps(found.to_json()) if as_json else _inspection_text(found))
 
 
 @cli.command()
 @source
-@click.argument("dst")
+@click.argument("dst", type=click.Path())
 @click.option("--to", metavar="TARGET", help="pytorch, keras or slim; follows from DST's suffix.")
 @click.option("--suffix", metavar="SUFFIX", help="Of the outputs in a folder. [that of --to, or .safetensors]")
 @click.option("--force", is_flag=True, help="In a folder: convert again what is done.")
@@ -164,7 +181,9 @@ def convert(
         return
     if suffix or force or workers or dask:
         raise InputError(f"{dst}: one file; --suffix, --force, --workers and --dask are for a folder, which ends in /")
-    one = convert(src, dst, step=step, **options)
+    with _progress() as progress:
+        progress(f"converting {src}")
+        one = convert(src, dst, step=step, **options)
     click.echo(f"{dst}: {_network_text(one.recognition)}, from {src}")
     for line in _extras_lines(one.recognition):
         click.echo(f"left out: {line}")
@@ -172,7 +191,7 @@ def convert(
 
 @cli.command()
 @source
-@click.argument("converted", required=False)
+@click.argument("converted", required=False, type=click.Path())
 @click.option("--target", metavar="TARGET", help="pytorch or keras; follows from CONVERTED, else pytorch.")
 @click.option(
     "--dtype", metavar="DTYPE", help="float32 or float64. [float64, where the target computes in it throughout]"
@@ -245,8 +264,13 @@ def trace(src: str, path: str, run: dict[str, Any], scope: str | None, step: int
 
 @cli.command()
 @source
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
-@click.option("--labels", metavar="FILE", help="The classes' names, one a line. [ImageNet's, for 1000 or 1001 classes]")
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path())
+@click.option(
+    "--labels",
+    metavar="FILE",
+    type=click.Path(),
+    help="The classes' names, one a line. [ImageNet's, for 1000 or 1001 classes]",
+)
 @click.option("--top", metavar="N", type=click.IntRange(min=1), default=5, help="How many classes of each image. [5]")
 @click.option("--preprocessing", metavar="NAME", help="inception or vgg. [as the network's release was evaluated]")
 @click.option("--size", metavar="H[xW]", help="What images are resized to. [299 for inception, 224 for vgg]")
@@ -287,7 +311,7 @@ def predict(
 
 
 @cli.command()
-@click.argument("src", nargs=-1, required=True)
+@click.argument("src", metavar="SRC...", nargs=-1, required=True, shell_complete=_sources)
 @SHA256
 @CACHE
 @JSON
@@ -396,16 +420,10 @@ def _argument(text: str) -> tuple[str, Any]:
         return name, value
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """A line on stderr that says what is going on; only on a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
+def _progress() -> AbstractContextManager[Callable[[str], None]]:
+    from converters import terminal
 
-    with Console(stderr=True).status("") as status:
-        yield status.update
+    return terminal.activity()
 
 
 def _network_text(found: Recognition) -> str:

@@ -121,6 +121,8 @@ def fetch(
     release = zoo.find(name)
     if release is None and name.startswith(_ZOO):
         raise InputError(f"{name}: not in the zoo; 'slimport zoo' lists what is")
+    if release is None and not _URL.match(name):
+        raise InputError(f"{name}: no URL, and no name that 'slimport zoo' lists: nothing to fetch")
     remote = _Remote(
         name if release is None else release.url, cache_folder(cache), progress, pinned=release is not None
     )

@@ -1,10 +1,47 @@
-"""Progress bars, on stderr, and only where that is a terminal."""
+"""What shows that something is going on: on stderr, and only where that is a terminal."""
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+_SHOWN_AFTER_S = 1.0
+
+
+@contextmanager
+def activity() -> Iterator[Callable[[str], None]]:
+    """A line that says what is being done, once it has taken a second: called with what that is."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    text, shown = [""], []
+
+    def show() -> None:
+        from rich.console import Console
+
+        # A stream of its own: while TensorFlow is imported, stderr is held back.
+        status = Console(file=os.fdopen(os.dup(sys.stderr.fileno()), "w")).status(text[0])
+        status.start()
+        shown.append(status)
+
+    def update(now: str) -> None:
+        text[0] = now
+        for status in shown:
+            status.update(now)
+
+    timer = threading.Timer(_SHOWN_AFTER_S, show)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield update
+    finally:
+        timer.cancel()
+        timer.join()
+        for status in shown:
+            status.stop()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 from conftest import Run, save_small
 from server import Server, serve
@@ -149,12 +150,18 @@ def test_a_missing_file_is_one_line_and_leaves_nothing(server: Server, tmp_path:
         ("s3://bucket/m.ckpt", "s3:// needs pip install s3fs"),
         ("nothing://bucket/m.ckpt", "no protocol that slimport knows"),
         ("http://127.0.0.1:9/", "names no file"),
+        ("run/model.ckpt", "nothing to fetch"),
         ("zoo:resnet_v9", "'slimport zoo' lists what is"),
     ],
 )
 def test_what_cannot_be_fetched_says_why(url: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         remote.fetch(url, cache=tmp_path)
+
+
+def test_any_protocol_of_fsspec_is_fetched(tmp_path: Path) -> None:
+    fsspec.filesystem("memory").pipe("/bucket/m.ckpt", CONTENT)
+    assert remote.local("memory://bucket/m.ckpt", sha256=DIGEST, cache=tmp_path).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("suffix", ["", ".index", ".data-00000-of-00001", ".meta"])
