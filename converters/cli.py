@@ -23,10 +23,8 @@ from slimport import __version__
 
 if TYPE_CHECKING:
     from converters.batch import Outcome
-    from converters.inspection import Inspection
     from converters.parity import Report, Row
     from converters.prediction import Predictions
-    from converters.recognize import Recognition
 
 SCOPE = click.option("--scope", metavar="SCOPE", help="Which network, where the file holds several.")
 STEP = click.option("--step", metavar="N", type=int, help="Which checkpoint of a run's directory. [the newest]")
@@ -114,21 +112,26 @@ def cli() -> None:
 
 @cli.command()
 @source
+@click.option("--depth", metavar="N", type=click.IntRange(min=1), help="Levels of the tree. [what fits]")
+@click.option("--all", "everything", is_flag=True, help="List every variable by its full name.")
 @JSON
-def inspect(src: str, scope: str | None, step: int | None, as_json: bool) -> None:
-    """Say what the checkpoint SRC holds. No tensor is read.
+def inspect(src: str, scope: str | None, step: int | None, depth: int | None, everything: bool, as_json: bool) -> None:
+    """Say what SRC holds, a checkpoint or a converted file, and what can be done with it. No tensor is read.
 
     \b
     slimport inspect resnet_v2_50.ckpt
-    slimport inspect run/ --json
+    slimport inspect run/ --depth 2
+    slimport inspect run/ --all | grep Momentum
+    slimport inspect model.safetensors --json
     slimport inspect zoo:resnet_v2_50
     """
     from converters.inspection import inspect
+    from converters.summary import inspection_text
 
     with _progress() as progress:
         progress(f"reading {src}")
         found = inspect(src, scope, step)
-    click.echo(json.dumps(found.to_json()) if as_json else _inspection_text(found))
+    click.echo(json.dumps(found.to_json()) if as_json else inspection_text(found, depth=depth, everything=everything))
 
 
 @cli.command()
@@ -161,6 +164,7 @@ def convert(
     slimport convert run/ converted/
     slimport convert 'runs/*/model.ckpt-1000.index' converted/ --to keras
     """
+    from converters import leftovers
     from converters.conversion import convert
     from converters.targets import is_folder
 
@@ -184,8 +188,8 @@ def convert(
     with _progress() as progress:
         progress(f"converting {src}")
         one = convert(src, dst, step=step, **options)
-    click.echo(f"{dst}: {_network_text(one.recognition)}, from {src}")
-    for line in _extras_lines(one.recognition):
+    click.echo(f"{dst}: {one.recognition}, from {src}")
+    for line in leftovers.described(one.recognition.extras):
         click.echo(f"left out: {line}")
 
 
@@ -424,43 +428,6 @@ def _progress() -> AbstractContextManager[Callable[[str], None]]:
     from converters import terminal
 
     return terminal.activity()
-
-
-def _network_text(found: Recognition) -> str:
-    classes = found.network.num_classes
-    head = f"{classes} classes" if classes else "no logits"
-    return f"{found.network.name}, {head}, scope {found.scope!r}"
-
-
-def _extras_lines(found: Recognition) -> list[str]:
-    lines = []
-    for group, names in found.extras.items():
-        sample = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-        lines.append(f"{len(names)} {group}: {sample}")
-    return lines
-
-
-def _inspection_text(found: Inspection) -> str:
-    from converters.inspection import dtype_name
-
-    lines = [
-        f"{found.path}: TensorFlow checkpoint, {found.format.upper()}, {len(found.variables)} variables, "
-        f"{found.parameters:,} numbers"
-    ]
-    recognition = found.recognition
-    if recognition is None:
-        lines.append(f"model: none ({found.doubt})")
-    else:
-        lines.append(f"model: {_network_text(recognition)}")
-        lines += [f"missing: {name}" for name in recognition.missing]
-        lines += [f"not of shape {list(shape)}: {name}" for name, shape in recognition.misshapen.items()]
-        lines += [f"beside it: {line}" for line in _extras_lines(recognition)]
-        if recognition.complete:
-            lines.append(f"next: slimport convert {found.path} {recognition.network.name}.safetensors")
-    lines.append("")
-    width = max((len(v.name) for v in found.variables), default=0)
-    lines += [f"{v.name:<{width}}  {dtype_name(v):<8}  {list(v.shape)}" for v in found.variables]
-    return "\n".join(lines)
 
 
 def _outcomes_text(outcomes: Sequence[Outcome], folder: str) -> str:

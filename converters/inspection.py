@@ -1,16 +1,18 @@
-"""`inspect`: what a checkpoint holds, from its index alone."""
+"""`inspect`: what a checkpoint or a converted file holds, from its index alone."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters import remote
+from converters import leftovers, remote
 from converters.checkpoint import Variable, open_checkpoint
 from converters.errors import InputError
-from converters.recognize import Recognition, recognize
+from converters.recognize import Recognition, Resemblance, UnknownNetworkError, networks, recognize
+from converters.sources import KERAS_SUFFIXES, PYTORCH_SUFFIXES, is_converted, open_converted
 
 if TYPE_CHECKING:
     from converters.sources import PathLike
@@ -18,17 +20,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A checkpoint's variables, and the network among them.
+    """A file's variables, and the network among them.
 
+    format: `v1` or `v2` of a checkpoint, or a converted file's suffix without the dot.
     recognition: None where there is no network that slimport knows, or more than one.
+    networks: all that there are.
     doubt: why `recognition` is None.
+    nearest: the known network that comes closest, where there is none.
+    extras: what is not the network's, or where there is none, everything, in groups.
     """
 
     path: Path
     format: str
     variables: tuple[Variable, ...]
     recognition: Recognition | None
+    networks: tuple[Recognition, ...] = ()
     doubt: str | None = None
+    nearest: Resemblance | None = None
+    extras: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def parameters(self) -> int:
@@ -36,44 +45,70 @@ class Inspection:
         return sum(math.prod(variable.shape) for variable in self.variables)
 
     def to_json(self) -> dict[str, Any]:
-        found = self.recognition
+        near = self.nearest
         return {
             "format": self.format,
             "variables": [{"name": v.name, "shape": list(v.shape), "dtype": dtype_name(v)} for v in self.variables],
-            "model": found
-            and {
-                "name": found.network.name,
-                "scope": found.scope,
-                "num_classes": found.network.num_classes,
-                "missing": list(found.missing),
-                "misshapen": {name: list(shape) for name, shape in found.misshapen.items()},
-            },
-            "extras": (
-                {group: list(names) for group, names in found.extras.items()}
-                if found
-                else {"other": [v.name for v in self.variables]}
-            ),
+            "model": self.recognition and _model_json(self.recognition),
+            "models": [_model_json(network) for network in self.networks],
+            "extras": {group: list(names) for group, names in self.extras.items()},
+            "doubt": self.doubt,
+            "nearest": near
+            and {"name": near.network.name, "scope": near.scope, "alike": near.alike, "difference": near.different},
         }
 
 
 def inspect(path: PathLike, scope: str | None = None, step: int | None = None) -> Inspection:
-    """What a checkpoint holds. No tensor is read.
+    """What a checkpoint or a converted file holds. No tensor is read.
 
     Args:
-      path: what `open_checkpoint` takes, or what `remote.fetch` takes: a URL, a name of the zoo.
+      path: what `open_source` takes.
       scope: which network, where there are several.
       step: which checkpoint of a training run's directory; None is the newest.
 
     Raises:
-      CheckpointError: it is not a checkpoint, or damaged.
+      InputError: it cannot be read.
     """
-    with open_checkpoint(remote.local(path), step) as checkpoint:
-        variables = tuple(checkpoint.variables.values())
-        try:
-            found, doubt = recognize({v.name: v.shape for v in variables}, str(path), scope), None
-        except InputError as error:
-            found, doubt = None, str(error)
-        return Inspection(Path(path), checkpoint.format, variables, found, doubt)
+    file_format, variables = _variables(remote.local(path), step)
+    shapes = {variable.name: variable.shape for variable in variables}
+    found, doubt, nearest = None, None, None
+    try:
+        found = recognize(shapes, str(path), scope)
+    except UnknownNetworkError as error:
+        doubt, nearest = str(error), error.nearest
+    except InputError as error:
+        doubt = str(error)
+    return Inspection(
+        path=Path(path),
+        format=file_format,
+        variables=variables,
+        recognition=found,
+        networks=tuple(networks(shapes)),
+        doubt=doubt,
+        nearest=nearest,
+        extras=found.extras if found else leftovers.grouped(shapes, shapes),
+    )
+
+
+def _variables(path: Path, step: int | None) -> tuple[str, tuple[Variable, ...]]:
+    if is_converted(path):
+        with open_converted(path) as (variables, _, _):
+            found = tuple(Variable(name, shape, dtype) for name, (shape, dtype) in variables.items())
+        suffix = next(suffix for suffix in PYTORCH_SUFFIXES + KERAS_SUFFIXES if path.name.endswith(suffix))
+        return suffix.removeprefix("."), found
+    with open_checkpoint(path, step) as checkpoint:
+        return checkpoint.format, tuple(checkpoint.variables.values())
+
+
+def _model_json(found: Recognition) -> dict[str, Any]:
+    return {
+        "name": found.network.name,
+        "scope": found.scope,
+        "num_classes": found.network.num_classes,
+        "missing": list(found.missing),
+        "misshapen": {name: list(shape) for name, shape in found.misshapen.items()},
+        "unexpected": list(found.unexpected),
+    }
 
 
 def dtype_name(variable: Variable) -> str:

@@ -1,23 +1,27 @@
-"""Which network a set of variables is, under which scope, with how many classes: from names and shapes alone."""
+"""Which network a set of variables is, under which scope, with how many classes: from names and shapes alone.
+
+A family's description says what a network's variables are; all that happens here is comparing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from converters import leftovers
 from converters.errors import InputError
 from slimport import spec
 
 
 @dataclass(frozen=True)
 class Recognition:
-    """A network found in a set of variables.
+    """A network found in a set of variables. Names are full ones.
 
-    missing: variables that the network needs and the file lacks (full names).
+    missing: variables that the network needs and the file lacks.
     misshapen: variables whose shape is not the network's, with that of the network.
-    extras: what is not the network's, in groups: an optimizer's slots and moving averages of the network's variables
-    under
-      the slot's name (`Momentum`, `Adam_1`, `ExponentialMovingAverage`), everything else under `other`.
+    unexpected: layers in the midst of the network that it does not have, so that it is another one.
+    extras: everything else that is not the network's, in the groups of `leftovers`.
     """
 
     network: spec.Network
@@ -25,11 +29,56 @@ class Recognition:
     missing: tuple[str, ...]
     misshapen: dict[str, spec.Shape]
     extras: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    unexpected: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        head = f"{self.network.num_classes} classes" if self.network.num_classes else "no logits"
+        return f"{self.network.name}, {head}, scope {self.scope!r}"
 
     @property
     def complete(self) -> bool:
-        """Whether every variable of the network is there in its shape."""
-        return not self.missing and not self.misshapen
+        """Whether every variable of the network is there in its shape, and no other layer within it."""
+        return not (self.missing or self.misshapen or self.unexpected)
+
+    def problems(self) -> Iterator[str]:
+        """What keeps it from being complete, in the network's order."""
+        missing = set(self.missing)
+        for name in self.network.variables():
+            name = spec.scoped(self.scope, name)
+            if name in missing:
+                yield f"{name} is missing"
+            elif name in self.misshapen:
+                yield f"{name} is not of shape {list(self.misshapen[name])}"
+        for name in self.unexpected:
+            yield f"{name} is in the midst of it, and a {self.network.name} has none"
+
+
+@dataclass(frozen=True)
+class Resemblance:
+    """The known network that variables come closest to.
+
+    alike: how many of its variables are there, by name.
+    different: what is different first.
+    """
+
+    network: spec.Network
+    scope: str
+    alike: int
+    different: str
+
+    def __str__(self) -> str:
+        return (
+            f"nearest is {self.network.name} under scope {self.scope!r}, {self.alike} of whose "
+            f"{len(self.network.variables())} variables are there by name; first difference: {self.different}"
+        )
+
+
+class UnknownNetworkError(InputError):
+    """There is no network that slimport knows; `nearest` is what comes closest, where anything does."""
+
+    def __init__(self, message: str, nearest: Resemblance | None) -> None:
+        super().__init__(f"{message}; {nearest}" if nearest else message)
+        self.nearest = nearest
 
 
 def scopes(names: Mapping[str, object]) -> list[tuple[str, str]]:
@@ -46,48 +95,110 @@ def recognize(shapes: Mapping[str, spec.Shape], source: str, scope: str | None =
       scope: which one to take where there are several.
 
     Raises:
-      InputError: no network, several, or one whose shapes no network of its family has.
+      UnknownNetworkError: no network.
+      InputError: several, or one whose shapes no network of its family has.
     """
-    found = scopes(shapes)
-    chosen = [pair for pair in found if scope is None or pair[1] == scope.strip("/")]
-    if not chosen:
-        known = ", ".join(f"{family.landmark} ({family.title})" for family in spec.FAMILIES.values())
-        where = "" if scope is None else f" under scope {scope!r}"
-        there = f"; networks stand under {_listed(pair[1] for pair in found)}" if found else ""
+    found = networks(shapes)
+    chosen = found if scope is None else [network for network in found if network.scope == scope.strip("/")]
+    if len(chosen) == 1:
+        return chosen[0]
+    if chosen:
         raise InputError(
-            f"{source}: no network that slimport knows among its {len(shapes)} variables{where}: looked for "
-            f"{known}{there}; 'slimport inspect' lists what the file holds"
+            f"{source}: {len(chosen)} networks, under the scopes {_scopes(chosen)}: choose one with --scope"
         )
-    if len(chosen) > 1:
-        raise InputError(
-            f"{source}: {len(chosen)} networks, under the scopes {_listed(pair[1] for pair in chosen)}: "
-            f"choose one with --scope"
-        )
-    family, scope = chosen[0]
+    for family, at in scopes(shapes):
+        if scope is None or at == scope.strip("/"):
+            _recognized(shapes, family, at, source)
+    known = ", ".join(f"{family.landmark} ({family.title})" for family in spec.FAMILIES.values())
+    where = "" if scope is None else f" under scope {scope!r}"
+    there = f"; networks stand under {_scopes(found)}" if found else ""
+    raise UnknownNetworkError(
+        f"{source}: no network that slimport knows among its {len(shapes)} variables{where}: looked for "
+        f"{known}{there}; 'slimport inspect' lists what the file holds",
+        None if found else nearest(shapes),
+    )
+
+
+def networks(shapes: Mapping[str, spec.Shape]) -> list[Recognition]:
+    """Every network in these variables, by its scope. Of two families under one scope, the one with fewer problems."""
+    best: dict[str, Recognition] = {}
+    pairs = scopes(shapes)
+    for family, scope in pairs:
+        try:
+            found = _recognized(shapes, family, scope, "", (other for _, other in pairs if other and other != scope))
+        except InputError:
+            continue
+        if scope not in best or _count(found) < _count(best[scope]):
+            best[scope] = found
+    return [best[scope] for scope in sorted(best)]
+
+
+def nearest(shapes: Mapping[str, spec.Shape]) -> Resemblance | None:
+    """The known network, and the scope, of which most variables' names are there; None where none is."""
+    scopes_of: dict[str, list[str]] = {}
+    for name in shapes:
+        parts = name.split("/", leftovers.DEEPEST)
+        for start in range(len(parts)):
+            scopes_of.setdefault("/".join(parts[start:]), []).append("/".join(parts[:start]))
+    best: tuple[float, spec.Network, str, int] | None = None
+    for network in spec.NETWORKS.values():
+        counts: dict[str, int] = {}
+        variables = network.variables()
+        for name in variables:
+            for scope in scopes_of.get(name, ()):
+                counts[scope] = counts.get(scope, 0) + 1
+        for scope, count in counts.items():
+            share = count / len(variables)
+            if best is None or share > best[0]:
+                best = share, network, scope, count
+    if best is None:
+        return None
+    _, network, scope, count = best
+    return Resemblance(network, scope, count, _first_difference(shapes, network, scope))
+
+
+def _first_difference(shapes: Mapping[str, spec.Shape], network: spec.Network, scope: str) -> str:
+    expected = {spec.scoped(scope, name): shape for name, shape in network.variables().items()}
+    for name, shape in expected.items():
+        if name not in shapes:
+            instead = difflib.get_close_matches(name, [other for other in shapes if other not in expected], 1)
+            return f"{name} is missing" + (f", and there is {instead[0]}" if instead else "")
+        if shapes[name] != shape:
+            return f"{name} is {list(shapes[name])}, not {list(shape)}"
+    return "none; its layers are those of no one family"
+
+
+def _recognized(
+    shapes: Mapping[str, spec.Shape], family: str, scope: str, source: str, others: Iterable[str] = ()
+) -> Recognition:
     prefix = spec.scoped(scope, "")
     inside = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
     try:
         network = spec.FAMILIES[family].infer(inside)
-        expected = {spec.scoped(scope, name): shape for name, shape in network.variables().items()}
+        variables = network.variables()
     except ValueError as error:
         raise InputError(f"{source}: a {family} under scope {scope!r}, but {error}") from error
+    expected = {spec.scoped(scope, name): shape for name, shape in variables.items()}
+    beside = [name for name in shapes if name not in expected]
+    # Of another network that this one's scope is a part of, nothing can be told apart here.
+    extras = leftovers.grouped(shapes, beside, [other for other in others if not prefix.startswith(f"{other}/")])
+    # Under the first component of a variable's name (a block, a convolution) stands nothing but the network itself.
+    parts = tuple({f"{spec.scoped(scope, name.partition('/')[0])}/" for name in variables})
+    unexpected = tuple(name for name in extras.get(leftovers.LAYERS, ()) if name.startswith(parts))
+    extras = {group: tuple(name for name in names if name not in unexpected) for group, names in extras.items()}
     return Recognition(
         network=network,
         scope=scope,
         missing=tuple(name for name in expected if name not in shapes),
         misshapen={name: shape for name, shape in expected.items() if shapes.get(name, shape) != shape},
-        extras=_extras(shapes, expected),
+        extras={group: names for group, names in extras.items() if names},
+        unexpected=unexpected,
     )
 
 
-def _extras(shapes: Mapping[str, spec.Shape], expected: Mapping[str, spec.Shape]) -> dict[str, tuple[str, ...]]:
-    groups: dict[str, list[str]] = {}
-    for name in shapes:
-        if name not in expected:
-            variable, _, slot = name.rpartition("/")
-            groups.setdefault(slot if variable in expected else "other", []).append(name)
-    return {group: tuple(names) for group, names in sorted(groups.items())}
+def _count(found: Recognition) -> int:
+    return len(found.missing) + len(found.misshapen) + len(found.unexpected)
 
 
-def _listed(scopes: Iterable[str]) -> str:
-    return ", ".join(repr(scope) for scope in scopes)
+def _scopes(found: Iterable[Recognition]) -> str:
+    return ", ".join(repr(network.scope) for network in found)

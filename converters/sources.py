@@ -84,17 +84,14 @@ def open_source(path: PathLike, scope: str | None = None, step: int | None = Non
       InputError: it cannot be read, or holds no network or one that is not whole.
     """
     path = remote.local(path)
-    if not path.name.endswith(PYTORCH_SUFFIXES + KERAS_SUFFIXES):
+    if not is_converted(path):
         # Here, so that converted files are read where what reads checkpoints (crc32c) is not installed.
         from converters.checkpoint import open_checkpoint
 
         with open_checkpoint(path, step) as checkpoint:
             yield _of_checkpoint(path, checkpoint, scope)
         return
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    opened = _open_keras if path.name.endswith(KERAS_SUFFIXES) else _open_pytorch
-    with opened(path) as (variables, read, remembered):
+    with open_converted(path) as (variables, read, remembered):
         yield _of_variables(path, variables, read, remembered if scope is None else scope)
 
 
@@ -106,8 +103,7 @@ def whole(recognition: Recognition, path: PathLike) -> Recognition:
     """
     if recognition.complete:
         return recognition
-    problems = [f"{name} is missing" for name in recognition.missing]
-    problems += [f"{name} is not of shape {list(shape)}" for name, shape in recognition.misshapen.items()]
+    problems = list(recognition.problems())
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     raise InputError(
         f"{os.fspath(path)}: not a whole {recognition.network.name} under scope {recognition.scope!r}: "
@@ -133,7 +129,26 @@ def _of_checkpoint(path: Path, checkpoint: Checkpoint, scope: str | None) -> Sou
 
 # A converted file's variables as (shape in slim's layout, dtype) by slim's name, how to read one, and the scope that
 # the file remembers.
-_Opened = tuple[dict[str, tuple[spec.Shape, np.dtype[Any]]], Callable[[str], Array], str | None]
+Converted = tuple[dict[str, tuple[spec.Shape, np.dtype[Any]]], Callable[[str], Array], str | None]
+
+
+@contextmanager
+def open_converted(path: Path) -> Iterator[Converted]:
+    """Opens a converted file; no tensor is read before it is asked for.
+
+    Raises:
+      InputError: it cannot be read.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    opened = _open_keras if path.name.endswith(KERAS_SUFFIXES) else _open_pytorch
+    with opened(path) as converted:
+        yield converted
+
+
+def is_converted(path: Path) -> bool:
+    """Whether a name is a converted file's, and not a checkpoint's."""
+    return path.name.endswith(PYTORCH_SUFFIXES + KERAS_SUFFIXES)
 
 
 def _of_variables(
@@ -157,7 +172,7 @@ def _check_floating_point(path: Path, dtypes: Mapping[str, np.dtype[Any]]) -> No
 
 
 @contextmanager
-def _open_pytorch(path: Path) -> Iterator[_Opened]:
+def _open_pytorch(path: Path) -> Iterator[Converted]:
     if path.suffix == ".safetensors":
         with _open_safetensors(path) as opened:
             yield opened
@@ -184,7 +199,7 @@ def _open_pytorch(path: Path) -> Iterator[_Opened]:
 
 
 @contextmanager
-def _open_safetensors(path: Path) -> Iterator[_Opened]:
+def _open_safetensors(path: Path) -> Iterator[Converted]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -212,7 +227,7 @@ _SAFETENSORS_DTYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
 
 
 @contextmanager
-def _open_keras(path: Path) -> Iterator[_Opened]:
+def _open_keras(path: Path) -> Iterator[Converted]:
     h5py = frameworks.import_h5py()
     try:
         if path.suffix == ".keras":

@@ -154,7 +154,8 @@ def test_inspect_json_is_what_the_design_promises(slimport: Slimport, digits_che
     assert {"name": "global_step", "shape": [], "dtype": "int64"} in found["variables"]
     model = found["model"]
     assert (model["name"], model["scope"], model["num_classes"]) == ("resnet_v2", "digits/resnet_v2", 10)
-    assert found["extras"]["other"] == ["global_step"]
+    assert found["models"] == [model]
+    assert found["extras"]["training_state"] == ["global_step"]
     assert len(found["extras"]["Momentum"]) > 0
 
 
@@ -162,10 +163,13 @@ def test_inspect_of_another_network_says_so_and_succeeds(slimport: Slimport, tmp
     path = bad_other_network(tmp_path, tmp_path)
     found = json.loads(slimport("inspect", path, "--json").out)
     assert found["model"] is None
-    assert found["extras"]["other"]
+    assert sum(map(len, found["extras"].values())) == len(found["variables"])
     run = slimport("inspect", path)
     assert run.code == 0
     assert "model: none (" in run.out
+    assert "nearest is " in run.out
+    assert found["nearest"]["difference"] in run.out
+    assert "conv2  " in run.out
 
 
 def test_inspect_tells_a_person_what_to_do_next(slimport: Slimport, digits_checkpoint: Path) -> None:
@@ -186,7 +190,7 @@ def test_convert_says_what_it_left_out(slimport: Slimport, digits_checkpoint: Pa
     assert lines[0].startswith(f"{tmp_path}/m.safetensors: resnet_v2, 10 classes")
     assert lines[1].startswith("left out: ")
     assert "Momentum" in lines[1]
-    assert lines[2] == "left out: 1 other: global_step"
+    assert lines[2] == "left out: 1 training state (steps, rates and the like): global_step"
 
 
 def test_a_checkpoint_that_lacks_a_variable_is_refused(slimport: Slimport, small_v2: Path, tmp_path: Path) -> None:

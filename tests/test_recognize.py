@@ -6,7 +6,7 @@ import pytest
 from conftest import DEPTHS, SMALL, named
 
 from converters import InputError
-from converters.recognize import recognize
+from converters.recognize import UnknownNetworkError, recognize
 from slimport.spec import ResNetV2, Shape, scoped
 
 
@@ -29,7 +29,12 @@ def test_what_is_beside_the_network_is_listed_by_group() -> None:
     found = recognize(
         {**shapes, "global_step": (), f"{weights}/Momentum": shapes[weights], "net/aux/weights": (1, 1, 2, 2)}, "file"
     )
-    assert found.extras == {"Momentum": (f"{weights}/Momentum",), "other": ("global_step", "net/aux/weights")}
+    assert found.extras == {
+        "Momentum": (f"{weights}/Momentum",),
+        "training_state": ("global_step",),
+        "layers": ("net/aux/weights",),
+    }
+    assert found.complete
 
 
 @pytest.mark.parametrize(
@@ -61,9 +66,45 @@ def test_several_networks_are_listed_and_one_can_be_chosen() -> None:
         recognize(shapes, "file", "pupil")
 
 
+def test_a_networks_variables_are_not_layers_of_another_one() -> None:
+    shapes = {**under("student", SMALL), **under("teacher", SMALL), "teacher/aux/weights": (1, 1, 2, 2)}
+    assert recognize(shapes, "file", "student").extras == {
+        "networks": (*under("teacher", SMALL), "teacher/aux/weights"),
+    }
+    shapes = {**under("", SMALL), **under("student", SMALL)}
+    assert recognize(shapes, "file", "").extras == {"networks": tuple(under("student", SMALL))}
+    assert recognize(shapes, "file", "student").complete
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["block1/unit_1/bottleneck_v2/se/weights", "block2/unit_1/bottleneck_v2/conv3/BatchNorm/gamma", "logits/gamma"],
+)
+def test_a_layer_in_the_midst_of_the_network_makes_it_another_one(name: str) -> None:
+    found = recognize({**under("net", SMALL), f"net/{name}": (4,)}, "file")
+    assert found.unexpected == (f"net/{name}",)
+    assert not found.complete
+    assert list(found.problems()) == [f"net/{name} is in the midst of it, and a resnet_v2 has none"]
+
+
 def test_another_network_is_said_to_be_unknown() -> None:
-    with pytest.raises(InputError, match="file: no network that slimport knows among its 1 variables"):
-        recognize({"vgg_16/conv1/conv1_1/weights": (3, 3, 3, 64)}, "file")
+    with pytest.raises(InputError, match="file: no network that slimport knows among its 1 variables") as error:
+        recognize({"lenet/C1/weights": (5, 5, 1, 6)}, "file")
+    assert "nearest" not in str(error.value)
+
+
+def test_of_an_unknown_network_the_nearest_and_the_first_difference_are_named() -> None:
+    shapes = {name.replace("bottleneck_v2", "unit"): s for name, s in under("a/b", named("resnet_v2_101")).items()}
+    with pytest.raises(UnknownNetworkError) as error:
+        recognize(shapes, "file")
+    nearest = error.value.nearest
+    assert nearest is not None
+    # What stands outside of units: conv1, postnorm and logits.
+    assert (nearest.network.family, nearest.scope, nearest.alike) == ("resnet_v2", "a/b", 8)
+    assert nearest.different == (
+        "a/b/block1/unit_1/bottleneck_v2/preact/gamma is missing, and there is a/b/block1/unit_1/unit/preact/gamma"
+    )
+    assert str(nearest) in str(error.value)
 
 
 def test_kernels_of_a_rank_that_none_have_are_refused() -> None:

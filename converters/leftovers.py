@@ -1,0 +1,104 @@
+"""What stands beside a network in a checkpoint, in groups: what training left there, and layers of other parts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from slimport.spec import VARIABLE_LEAVES, Shape
+
+SHADOW = "ExponentialMovingAverage"
+"""The slot of `tf.train.ExponentialMovingAverage`: a variable's moving average, its shadow."""
+
+TRAINING_STATE, QUANTIZATION, LAYERS, NETWORKS, OTHER = "training_state", "quantization", "layers", "networks", "other"
+
+DEEPEST = 50
+"""No name has more scopes in it but one that was made to be slow."""
+
+MEANINGS = {
+    SHADOW: "moving averages of the variables",
+    TRAINING_STATE: "steps, rates and the like",
+    QUANTIZATION: "ranges for quantization",
+    LAYERS: "layers that are not the network's",
+    NETWORKS: "variables of the other networks",
+    OTHER: "of no known kind",
+}
+"""What a group is, for people. A group that is not here is an optimizer's slot, named as the optimizer names it."""
+
+_SAMPLE = 3
+_LEAVES = (
+    *VARIABLE_LEAVES,
+    "kernel",
+    "bias",
+    "depthwise_weights",
+    "pointwise_weights",
+    "depthwise_kernel",
+    "embeddings",
+)
+# The names that TensorFlow's optimizers give their slots; `_<n>` tells several of one variable apart. A slot of another
+# name is known by the variable that it stands under.
+_SLOT = re.compile(rf"(Momentum|RMSProp|Adam|Adagrad|AdagradDA|Adadelta|Ftrl|Adamax|LARS|{SHADOW})(_\d+)?")
+_STATE = re.compile(
+    r"(.*_)?(step|steps|epoch|power|learning_rate|lr|learning_rate_power|decay|momentum|loss_scale|good_steps|counter|iter"
+    r"|iterations)(_\d+)?"
+)
+# tf.contrib.quantize's `conv1/weights_quant/min` and `conv1/act_quant/max`, and what their moving averages keep.
+_RANGE = re.compile(r"(^|.*/)\w*quant\w*/(.*/)?(min|max)(/(biased|local_step))?")
+
+
+def grouped(
+    shapes: Mapping[str, Shape], beside: Iterable[str], networks: Iterable[str] = ()
+) -> dict[str, tuple[str, ...]]:
+    """Variables by group: slots by the slot's name first, and then the groups of `MEANINGS`.
+
+    Args:
+      shapes: of all variables in the file: a slot stands under one of them.
+      beside: those to group.
+      networks: the scopes of other networks.
+    """
+    groups: dict[str, list[str]] = {}
+    prefixes = tuple(f"{scope}/" for scope in networks)
+    for name in beside:
+        group = _group(name, shapes)
+        if group == LAYERS and name.startswith(prefixes):
+            group = NETWORKS
+        groups.setdefault(group, []).append(name)
+    order = list(MEANINGS)[1:]
+    ranked = sorted(groups, key=lambda group: (order.index(group) if group in order else -1, group))
+    return {group: tuple(groups[group]) for group in ranked}
+
+
+def described(extras: Mapping[str, Sequence[str]]) -> list[str]:
+    """A line for each group: how many there are, and of what kind; the first names where they say more."""
+    lines = []
+    for group, names in extras.items():
+        text = f"{len(names)} {group.replace('_', ' ')} ({MEANINGS.get(group, 'slots of an optimizer')})"
+        if group in (TRAINING_STATE, LAYERS, OTHER):
+            text += ": " + ", ".join(names[:_SAMPLE]) + (", ..." if len(names) > _SAMPLE else "")
+        lines.append(text)
+    return lines
+
+
+def _group(name: str, shapes: Mapping[str, Shape]) -> str:
+    if _RANGE.fullmatch(name):
+        return QUANTIZATION
+    slot = _slot(name, shapes)
+    if slot:
+        return slot
+    leaf = name.rpartition("/")[2]
+    if shapes[name] == () and _STATE.fullmatch(leaf):
+        return TRAINING_STATE
+    return LAYERS if leaf in _LEAVES else OTHER
+
+
+def _slot(name: str, shapes: Mapping[str, Shape]) -> str | None:
+    """The slot's name, where `name` is a slot of a variable.
+
+    It stands under the variable's name, before which an optimizer in a scope of its own puts that scope:
+    `OptimizeLoss/net/conv1/weights/Momentum`.
+    """
+    parts = name.split("/", DEEPEST)
+    for end in range(len(parts) - 1, 0, -1):
+        if any("/".join(parts[start:end]) in shapes for start in range(max(end - 1, 1))):
+            return "/".join(parts[end:])
+    return parts[-1] if len(parts) > 1 and _SLOT.fullmatch(parts[-1]) else None
