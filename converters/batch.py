@@ -100,6 +100,7 @@ def convert_all(
         raise InputError(f"{folder}: cannot be made: {error.strerror or error}") from error
     run = _on_dask(dask, units, force) if dask else _in_processes(units, force, workers or _cores())
     outcomes: dict[Path, Outcome] = {}
+    progress(0, len(units))
     for outcome in run:
         outcomes[outcome.unit.destination] = outcome
         progress(len(outcomes), len(units))

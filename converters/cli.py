@@ -162,7 +162,7 @@ def convert(
     slimport convert resnet_v2_50.ckpt resnet_v2_50.safetensors
     slimport convert resnet_v2_50.ckpt resnet_v2_50.keras
     slimport convert run/ converted/
-    slimport convert 'runs/*/model.ckpt-1000.index' converted/ --to keras
+    slimport convert 'runs/*/' converted/ --suffix .pth
     """
     from converters import leftovers
     from converters.conversion import convert

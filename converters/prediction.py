@@ -109,6 +109,7 @@ def predict(
         height, width = size or (chosen.default_size, chosen.default_size)
         run = _runner(opened)
     found: list[Prediction] = []
+    progress(0, len(paths))
     for batch in _batches(paths):
         logits = run(np.stack([_pixels(path, mode, chosen, (height, width)) for path in batch]))
         for path, row in zip(batch, logits, strict=True):

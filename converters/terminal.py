@@ -17,13 +17,14 @@ def activity() -> Iterator[Callable[[str], None]]:
     if not sys.stderr.isatty():
         yield lambda _: None
         return
+    # A stream of its own: while TensorFlow is imported, stderr is held back.
+    stderr = os.fdopen(os.dup(sys.stderr.fileno()), "w")
     text, shown = [""], []
 
     def show() -> None:
         from rich.console import Console
 
-        # A stream of its own: while TensorFlow is imported, stderr is held back.
-        status = Console(file=os.fdopen(os.dup(sys.stderr.fileno()), "w")).status(text[0])
+        status = Console(file=stderr).status(text[0])
         status.start()
         shown.append(status)
 
@@ -42,6 +43,7 @@ def activity() -> Iterator[Callable[[str], None]]:
         timer.join()
         for status in shown:
             status.stop()
+        stderr.close()
 
 
 @contextmanager

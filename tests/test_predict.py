@@ -157,7 +157,7 @@ def test_any_number_of_images_runs_in_batches(small_v2: Path) -> None:
     found = predict(
         small_v2, [PHOTOS[index % 2] for index in range(18)], size=(33, 47), progress=lambda *n: seen.append(n)
     )
-    assert seen == [(16, 18), (18, 18)]
+    assert seen == [(0, 18), (16, 18), (18, 18)]
     np.testing.assert_allclose(
         [[guess.probability for guess in found.images[index].top] for index in (0, 1)],
         [[guess.probability for guess in found.images[index].top] for index in (16, 17)],
