@@ -138,6 +138,9 @@ def inspect(src: str, scope: str | None, step: int | None, depth: int | None, ev
 @source
 @click.argument("dst", type=click.Path())
 @click.option("--to", metavar="TARGET", help="pytorch, keras or slim; follows from DST's suffix.")
+@click.option(
+    "--dtype", metavar="DTYPE", help="float16, bfloat16, float32 or float64, of the weights. [as SRC has them]"
+)
 @click.option("--suffix", metavar="SUFFIX", help="Of the outputs in a folder. [that of --to, or .safetensors]")
 @click.option("--force", is_flag=True, help="In a folder: convert again what is done.")
 @click.option("--workers", metavar="N", type=click.IntRange(min=1), help="In a folder: processes at once. [the cores]")
@@ -146,6 +149,7 @@ def convert(
     src: str,
     dst: str,
     to: str | None,
+    dtype: str | None,
     scope: str | None,
     step: int | None,
     suffix: str | None,
@@ -168,7 +172,7 @@ def convert(
     from converters.conversion import convert
     from converters.targets import is_folder
 
-    options = {"to": to, "scope": scope}
+    options = {"to": to, "scope": scope, "dtype": dtype}
     if is_folder(dst):
         if step is not None:
             raise InputError("--step chooses one checkpoint of a run: name a file as DST, or leave --step out")
@@ -189,6 +193,8 @@ def convert(
         progress(f"converting {src}")
         one = convert(src, dst, step=step, **options)
     click.echo(f"{dst}: {one.recognition}, from {src}")
+    if one.rounding:
+        click.echo(f"rounded: {one.rounding}")
     for line in leftovers.described(one.recognition.extras):
         click.echo(f"left out: {line}")
 
@@ -475,7 +481,17 @@ def _report_text(report: Report) -> str:
     ]
     if report.weights_compared:
         same = report.weights_compared - len(report.weights_different)
-        lines.append(f"weights: {same} of {report.weights_compared} variables are the source's, bit for bit")
+        as_rounded = f" rounded to {' and '.join(report.rounded.dtypes)}" if report.rounded else ""
+        lines.append(
+            f"weights: {same} of {report.weights_compared} variables are the source's{as_rounded}, bit for bit"
+        )
+    if report.rounded:
+        moved, output = report.rounded.end_points, report.rows[-1].name
+        lines.append(
+            f"rounding: TF-Slim ran with the rounded weights; against the source's own, that moves its end points by "
+            f"rel_l2 {moved[report.rounded.worst]:.2e} at worst ({report.rounded.worst}), {output} by "
+            f"{moved[output]:.2e}"
+        )
     if report.ok:
         verdict = click.style("equal", fg="green", bold=True)
         lines.append(f"{verdict}: all {len(report.rows)} end points within {limit}")

@@ -7,22 +7,29 @@ from pathlib import Path
 
 from converters.errors import InputError
 from converters.recognize import Recognition
+from converters.rounding import Rounding, in_dtype
 from converters.sources import PathLike, open_source
 from converters.targets import target_of
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What `convert` did: `recognition.extras` lists what it left out."""
+    """What `convert` did: `recognition.extras` lists what it left out, `rounding` what another dtype lost."""
 
     source: Path
     destination: Path
     framework: str
     recognition: Recognition
+    rounding: Rounding | None = None
 
 
 def convert(
-    source: PathLike, destination: PathLike, to: str | None = None, scope: str | None = None, step: int | None = None
+    source: PathLike,
+    destination: PathLike,
+    to: str | None = None,
+    scope: str | None = None,
+    step: int | None = None,
+    dtype: str | None = None,
 ) -> Conversion:
     """Converts a checkpoint, or a converted file, to the format that the destination's suffix names.
 
@@ -34,15 +41,21 @@ def convert(
       to: `pytorch`, `keras` or `slim`; None follows from the suffix.
       scope: which network, where the source holds several.
       step: which checkpoint of a training run's directory; None is the newest.
+      dtype: `float16`, `bfloat16`, `float32` or `float64`, of every variable; None leaves each in its own.
 
     Raises:
-      InputError: the source cannot be read or holds no whole network, or the destination cannot be written.
+      InputError: the source cannot be read or holds no whole network, the destination cannot be written, or the dtype
+        is not one of its format, or does not reach as far as a number.
     """
     destination = Path(destination)
     # Before the source is read, so that a mistyped name costs nothing.
     target = target_of(destination, to)
+    if dtype is not None:
+        target.check_dtype(dtype)
     with open_source(source, scope, step) as opened:
         if destination.exists() and any(destination.samefile(file) for file in opened.files):
             raise InputError(f"{destination}: is the source itself; choose another destination")
+        if dtype is not None:
+            opened = in_dtype(opened, dtype)
         target.write(opened, destination)
-        return Conversion(opened.path, destination, target.framework, opened.recognition)
+        return Conversion(opened.path, destination, target.framework, opened.recognition, opened.rounding)

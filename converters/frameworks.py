@@ -82,6 +82,11 @@ def import_pillow() -> Any:
     return _import("PIL.Image", "images")
 
 
+def import_ml_dtypes() -> Any:
+    """ml_dtypes: NumPy's bfloat16."""
+    return _import("ml_dtypes", "bfloat16")
+
+
 def import_nets() -> Any:
     """TensorFlow 1's interface, with tf_slim working: the module `slimport.nets`."""
     with _quiet():

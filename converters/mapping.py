@@ -7,10 +7,12 @@ connected weights are [in, out] and [out, in].
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from converters import frameworks
 from slimport.spec import Shape
 
 Array = NDArray[np.generic]
@@ -57,6 +59,26 @@ def pytorch_array(name: str, array: Array) -> Array:
             tile = kernel[:, i : i + _TILE, o : o + _TILE].copy()
             out[o : o + _TILE, i : i + _TILE] = tile.transpose(2, 1, 0)
     return out.reshape(pytorch_shape(name, array.shape))
+
+
+def tensor_array(tensor: Any) -> Array:
+    """The numbers of a PyTorch tensor, which shares its memory if it is on the CPU."""
+    torch = frameworks.import_torch()
+    tensor = tensor.detach().cpu()
+    if tensor.dtype == torch.bfloat16:
+        # NumPy's bfloat16 is ml_dtypes', which torch does not know; the bits are the same.
+        bits: Array = tensor.view(torch.int16).numpy()
+        return bits.view(frameworks.import_ml_dtypes().bfloat16)
+    array: Array = tensor.numpy()
+    return array
+
+
+def array_tensor(array: Array) -> Any:
+    """The inverse of `tensor_array`, of an array that can be written to."""
+    torch = frameworks.import_torch()
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def slim_layout(name: str, array: Array) -> Array:

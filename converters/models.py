@@ -50,17 +50,12 @@ def load_keras(path: PathLike, scope: str | None = None, step: int | None = None
 
 def state_dict(variables: Variables) -> dict[str, Any]:
     """Variables as tensors by PyTorch's names, in their dtypes."""
-    torch = frameworks.import_torch()
     state = {}
     for name, array in variables:
         # A copy even where the layout is the same: torch's tensors can be written to, and a checkpoint's arrays cannot.
         laid_out = mapping.pytorch_array(name, array)
         laid_out = laid_out.copy() if laid_out is array else laid_out
-        if laid_out.dtype.name == "bfloat16":
-            # NumPy's bfloat16 is ml_dtypes's, which torch does not know; the bits are the same.
-            state[mapping.pytorch_name(name)] = torch.from_numpy(laid_out.view(np.int16)).view(torch.bfloat16)
-        else:
-            state[mapping.pytorch_name(name)] = torch.from_numpy(laid_out)
+        state[mapping.pytorch_name(name)] = mapping.array_tensor(laid_out)
     return state
 
 
@@ -87,7 +82,7 @@ def pytorch_variables(model: Any) -> Iterator[tuple[str, Array]]:
     """
     state = model.state_dict()
     for name, slim_name in mapping.slim_names(state).items():
-        yield slim_name, mapping.slim_layout(slim_name, state[name].detach().cpu().numpy().copy())
+        yield slim_name, mapping.slim_layout(slim_name, mapping.tensor_array(state[name]).copy())
 
 
 def keras_variables(model: Any) -> Iterator[tuple[str, Array]]:

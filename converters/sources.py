@@ -26,6 +26,7 @@ from slimport import spec
 
 if TYPE_CHECKING:
     from converters.checkpoint import Checkpoint
+    from converters.rounding import Rounding
 
 PathLike = str | os.PathLike[str]
 
@@ -44,6 +45,7 @@ class Source:
     stream: yields (slim name relative to the scope, array), one variable at a time; an array may be valid only until
       the next one is asked for.
     checkpoint: the checkpoint, where the source is one.
+    rounding: how the variables were brought into another dtype, where they were.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class Source:
     dtypes: Mapping[str, np.dtype[Any]]
     stream: Callable[[], Iterator[tuple[str, Array]]]
     checkpoint: Checkpoint | None = field(default=None, repr=False)
+    rounding: Rounding | None = field(default=None, repr=False)
 
     @property
     def network(self) -> spec.Network:
@@ -186,14 +189,9 @@ def _open_pytorch(path: Path) -> Iterator[Converted]:
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise InputError(f"{path}: not a state dict, a dict from names to tensors")
     names = {slim: pytorch for pytorch, slim in mapping.slim_names(state.keys()).items()}
-    for name, tensor in state.items():
-        # NumPy has no bfloat16 of its own, neither here nor in the safetensors library.
-        if tensor.dtype == torch.bfloat16:
-            raise InputError(f"{path}: {name} is of dtype bfloat16, which slimport does not read")
 
     def read(name: str) -> Array:
-        array: Array = state[names[name]].numpy()
-        return mapping.slim_layout(name, array)
+        return mapping.slim_layout(name, mapping.tensor_array(state[names[name]]))
 
     yield {name: (read(name).shape, read(name).dtype) for name in names}, read, None
 
@@ -217,13 +215,16 @@ def _open_safetensors(path: Path) -> Iterator[Converted]:
             dtype = _SAFETENSORS_DTYPES.get(part.get_dtype())
             if dtype is None:
                 raise InputError(f"{path}: {names[name]} is of dtype {part.get_dtype()}, which slimport does not read")
+            if dtype == "bfloat16":
+                # The safetensors library finds NumPy's bfloat16 by its name, which ml_dtypes makes known.
+                frameworks.import_ml_dtypes()
             return mapping.slim_shape(name, tuple(part.get_shape())), np.dtype(dtype)
 
         description = json.loads((tensors.metadata() or {}).get("slimport", "{}"))
         yield {name: variable(name) for name in names}, read, description.get("scope")
 
 
-_SAFETENSORS_DTYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
+_SAFETENSORS_DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 
 
 @contextmanager

@@ -136,21 +136,6 @@ def test_the_dtype_of_the_file_is_kept(tmp_path: Path) -> None:
         assert next(load_pytorch(tmp_path / dtype).parameters()).dtype == getattr(torch, dtype)
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_a_converted_file_of_bfloat16_is_refused_in_one_line(suffix: str, tmp_path: Path) -> None:
-    from conftest import SMALL, random_weights
-
-    from converters.checkpoint import write_checkpoint
-
-    kind = tf.bfloat16.as_numpy_dtype
-    write_checkpoint(
-        tmp_path / "c", {f"net/{name}": array.astype(kind) for name, array in random_weights(SMALL).items()}
-    )
-    convert(tmp_path / "c", tmp_path / f"m{suffix}")
-    with pytest.raises(InputError, match="which slimport does not read"):
-        verify(tmp_path / "c", tmp_path / f"m{suffix}", size=(40, 40))
-
-
 def test_integer_weights_are_refused(tmp_path: Path) -> None:
     from conftest import SMALL, random_weights
 

@@ -96,15 +96,45 @@ class Row:
 
 
 @dataclass(frozen=True)
+class RoundedWeights:
+    """What the converted file's dtype costs, where that holds fewer bits than the source's; no verdict depends on it.
+
+    dtypes: of the variables that are rounded.
+    variables: rel_l2 of each of them to the source's, by name with its scope.
+    end_points: rel_l2 of TF-Slim with the rounded weights to TF-Slim with the source's, both in float64.
+    """
+
+    dtypes: tuple[str, ...]
+    variables: Mapping[str, float]
+    end_points: Mapping[str, float]
+
+    @property
+    def worst(self) -> str:
+        """The end point that moved most."""
+        return max(self.end_points, key=lambda name: self.end_points[name])
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "dtypes": list(self.dtypes),
+            "variables": dict(self.variables),
+            "end_points": {name: _finite(error) for name, error in self.end_points.items()},
+            "worst": self.worst,
+        }
+
+
+@dataclass(frozen=True)
 class Report:
     """The comparison of every end point, in the network's order, and of the weights themselves.
 
     One input cannot show every difference: what a ReLU holds at 0 is equal whatever its weights are. So a variable of
-    the converted file that is not the source's, bit for bit, is a difference too.
+    the converted file that is not the source's, bit for bit, is a difference too. Where the file's dtype holds fewer
+    bits, the source's weights are rounded to it, and TF-Slim runs with the rounded ones: the verdict is about the port,
+    and what rounding costs stands beside it.
 
     reader: whose reader the reference's weights came through: `tensorflow`, or `slimport` for files that TensorFlow's
       own reader does not take.
     reference: the trace that TF-Slim's side came from; None if the TF-Slim graph ran here.
+    rounded: where the converted file's weights are the source's, rounded.
     """
 
     network: str
@@ -118,6 +148,7 @@ class Report:
     weights_compared: int = 0
     weights_different: tuple[str, ...] = ()
     reference: str | None = None
+    rounded: RoundedWeights | None = None
 
     @property
     def ok(self) -> bool:
@@ -164,6 +195,7 @@ class Report:
             "worst": self.worst.to_json(),
             "first_difference": self.first_difference,
             "weights": {"compared": self.weights_compared, "different": list(self.weights_different)},
+            "rounded": self.rounded and self.rounded.to_json(),
         }
 
 

@@ -39,6 +39,14 @@ class SlimSide(ABC):
     def rounding(self) -> Iterator[Rounding]:
         """TF-Slim's runs in float32: on the images, and then on their `neighbours`, `ROUNDING_RUNS` in all."""
 
+    @abstractmethod
+    def with_weights(self, weights: Mapping[str, Array]) -> Reference:
+        """The same network on the same input, with other weights; a context manager.
+
+        Raises:
+          InputError: TF-Slim does not run here.
+        """
+
     def compare(self, port: Mapping[str, Array], dtype: str) -> tuple[Row, ...]:
         """A row for every end point, with the limit for the dtype that the port computed in.
 
@@ -106,6 +114,12 @@ class Reference(SlimSide):
             # fetched, and a trace holds all of them.
             known |= {name: rel_l2(value, self.truth[name]) for name, value in self._float32.run(images).items()}
         return {name: known[name] for name in names}
+
+    def with_weights(self, weights: Mapping[str, Array]) -> Reference:
+        seed, progress = self._seed, self._progress
+        return Reference(
+            self.network, self.scope, weights, self.images, seed=seed, progress=progress, **self._arguments
+        )
 
     @cached_property
     def _float32(self) -> tf_slim.SlimGraph:

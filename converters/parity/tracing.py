@@ -36,7 +36,7 @@ from converters import frameworks
 from converters.errors import InputError, first_line
 from converters.mapping import Array
 from converters.parity.compare import ROUNDING_RUNS
-from converters.parity.reference import Rounding, SlimSide, run_slim
+from converters.parity.reference import Reference, Rounding, SlimSide, run_slim
 from converters.sources import PathLike, Source, open_source
 from converters.targets.atomic import atomic, check_destination
 from slimport import spec
@@ -85,6 +85,12 @@ class Trace(SlimSide):
 
     def rounding(self) -> Iterator[Rounding]:
         return (partial(_chosen, dict(zip(self.truth, errors.tolist(), strict=True))) for errors in self._rounding)
+
+    def with_weights(self, weights: Mapping[str, Array]) -> Reference:  # noqa: ARG002
+        raise InputError(
+            f"{self.path}: a trace of the source's own weights, and the converted file's are rounded: verify it where "
+            f"TensorFlow is installed, without a trace"
+        )
 
     def check(
         self,

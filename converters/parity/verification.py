@@ -9,12 +9,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from converters import frameworks, models
 from converters.errors import InputError, first_line
 from converters.mapping import Array
 from converters.models import Variables
 from converters.parity import ports
-from converters.parity.compare import Report
+from converters.parity.compare import Report, RoundedWeights, rel_l2
 from converters.parity.reference import SlimSide, run_slim
 from converters.parity.tracing import open_trace
 from converters.sources import KERAS_SUFFIXES, PYTORCH_SUFFIXES, PathLike, Source, open_source
@@ -95,12 +97,14 @@ def verify(
         progress(f"running {network.name} in {ports.backend_of(target)}, {dtype}")
         different: list[str] = []
         compared = 0
+        dtypes: Mapping[str, np.dtype[Any]] = {}
         if converted is None:
             model = _build(opened, target, arguments)
         elif in_memory:
             variables = models.pytorch_variables if target == "pytorch" else models.keras_variables
             mine = {name: array for name, array in variables(converted) if name in weights}
             different, compared = _different(opened.scope, mine.items(), weights), len(mine)
+            dtypes = {name: array.dtype for name, array in mine.items()}
             # A copy, since recording moves a module to the dtype and the device.
             model = copy.deepcopy(converted) if target == "pytorch" else converted
         else:
@@ -111,11 +115,21 @@ def verify(
                         f"nothing to compare"
                     )
                 different, compared = _different(file.scope, file.stream(), weights), len(weights)
+                dtypes = dict(file.dtypes)
                 model = _load(file, target, arguments)
         if target == "pytorch":
             port = ports.record_pytorch(model, images, dtype, device)
         else:
             port = ports.record_keras(model, opened.scope, images, dtype, device)
+        rounded = None
+        if rounding := _rounded(weights, dtypes):
+            source_truth = slim.truth
+            slim = stack.enter_context(slim.with_weights({**weights, **rounding}))
+            rounded = RoundedWeights(
+                dtypes=tuple(sorted({array.dtype.name for array in rounding.values()})),
+                variables={spec.scoped(opened.scope, n): rel_l2(array, weights[n]) for n, array in rounding.items()},
+                end_points={name: rel_l2(value, source_truth[name]) for name, value in slim.truth.items()},
+            )
         try:
             rows = slim.compare(port, dtype)
         except ValueError as error:
@@ -132,6 +146,7 @@ def verify(
         weights_compared=compared,
         weights_different=tuple(different),
         reference=None if trace is None else str(trace.path),
+        rounded=rounded,
     )
 
 
@@ -172,6 +187,15 @@ def _different(scope: str, variables: Variables, weights: Mapping[str, Array]) -
         for name, array in variables
         if array.tobytes() != weights[name].astype(array.dtype).tobytes()
     ]
+
+
+def _rounded(weights: Mapping[str, Array], dtypes: Mapping[str, np.dtype[Any]]) -> dict[str, Array]:
+    """The weights that these dtypes hold with fewer bits, rounded to them."""
+    return {
+        name: weights[name].astype(dtype)
+        for name, dtype in dtypes.items()
+        if not np.can_cast(weights[name].dtype, dtype, "safe")
+    }
 
 
 def _load(converted: Source, target: str, arguments: dict[str, Any]) -> Any:

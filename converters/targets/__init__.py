@@ -9,16 +9,25 @@ from importlib import import_module
 from pathlib import Path
 
 from converters.errors import InputError
-from converters.sources import Source
+from converters.sources import FLOATING_POINT, Source
 
 
 @dataclass(frozen=True)
 class Target:
-    """A kind of file: the framework that it is for, its suffix, and the module here whose `write` makes it."""
+    """A kind of file: the framework that it is for, its suffix, and the module here whose `write` makes it.
+
+    dtypes: in which it can be asked for.
+    """
 
     framework: str
     suffix: str
     module: str
+    dtypes: tuple[str, ...] = FLOATING_POINT
+
+    def check_dtype(self, dtype: str) -> None:
+        """Raises InputError if the target cannot be asked for in this dtype."""
+        if dtype not in self.dtypes:
+            raise InputError(f"--dtype {dtype}: must be one of {', '.join(self.dtypes)} for {self.suffix}")
 
     def write(self, source: Source, path: Path) -> None:
         """Writes the source's network to `path`, which appears whole or not at all."""
@@ -26,11 +35,14 @@ class Target:
         write(source, path)
 
 
+# A Keras layer computes in the dtype of its weights: in half precision that is another network, not another file.
+_KERAS_DTYPES = ("float32", "float64")
+
 TARGETS = (
     Target("pytorch", ".safetensors", "safetensors"),
     Target("pytorch", ".pth", "pth"),
-    Target("keras", ".keras", "keras"),
-    Target("keras", ".weights.h5", "keras"),
+    Target("keras", ".keras", "keras", _KERAS_DTYPES),
+    Target("keras", ".weights.h5", "keras", _KERAS_DTYPES),
     Target("slim", ".ckpt", "slim"),
 )
 

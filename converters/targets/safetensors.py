@@ -39,6 +39,8 @@ def write(source: Source, path: Path) -> None:
 
 def _header(source: Source, digests: Mapping[str, str]) -> bytes:
     description = {"network": source.network.to_json(), "scope": source.scope, "source": digests}
+    if source.rounding:
+        description["rounding"] = source.rounding.to_json()
     header: dict[str, Any] = {"__metadata__": {"format": "pt", "slimport": json.dumps(description)}}
     shapes = source.network.variables()
     end = 0
