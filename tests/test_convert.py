@@ -91,8 +91,8 @@ def test_a_file_without_metadata_is_not_guessed_at(tmp_path: Path) -> None:
 def test_every_target_of_a_trained_checkpoint_is_equal(suffix: str, digits_checkpoint: Path, tmp_path: Path) -> None:
     done = convert(digits_checkpoint, tmp_path / f"m{suffix}")
     assert done.recognition.scope == "digits/resnet_v2"
-    assert set(done.recognition.extras) == {"Momentum", "other"}
-    assert done.recognition.extras["other"] == ("global_step",)
+    assert set(done.recognition.extras) == {"Momentum", "training_state"}
+    assert done.recognition.extras["training_state"] == ("global_step",)
     for dtype in ("float64", "float32"):
         report = verify(digits_checkpoint, tmp_path / f"m{suffix}", dtype=dtype, size=(32, 32), batch=4)
         assert report.ok, report.first_difference
