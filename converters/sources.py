@@ -161,7 +161,7 @@ def _of_variables(
     scope: str | None,
 ) -> Source:
     found = whole(recognize({name: shape for name, (shape, _) in variables.items()}, str(path), ""), path)
-    scope = found.network.name if scope is None else scope.strip("/")
+    scope = found.network.default_scope if scope is None else scope.strip("/")
     names = list(found.network.variables())
     dtypes = {name: variables[name][1] for name in names}
     _check_floating_point(path, dtypes)

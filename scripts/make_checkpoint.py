@@ -103,10 +103,10 @@ def save_without_tensorflow(network: spec.Network, path: Path, seed: int = 0, sc
       network: the description.
       path: the file, or the prefix of a `.ckpt`.
       seed: of the values.
-      scope: of the model; None is the network's name.
+      scope: of the model; None is slim's.
     """
     variables = random_variables(network, seed)
-    recognition = Recognition(network, network.name if scope is None else scope, (), {})
+    recognition = Recognition(network, network.default_scope if scope is None else scope, (), {})
     dtypes = {name: value.dtype for name, value in variables.items()}
     source = Source(path, (), recognition, dtypes, lambda: iter(variables.items()))
     target_of(path).write(source, path)

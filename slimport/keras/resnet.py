@@ -32,7 +32,7 @@ def build(
       global_pool: whether the features are averaged over height and width before the logits.
       output_stride: ratio of input to output resolution; None for the nominal one.
       spatial_squeeze: whether logits are [batch, num_classes], which needs a 1x1 map, or [batch, h, w, num_classes].
-      scope: the model's scope in the names of its end points; None for the network's name.
+      scope: the model's scope in the names of its end points; None for slim's.
       dtype: dtype or policy of every layer; None for Keras's global one.
 
     Returns:
@@ -63,4 +63,4 @@ def build(
         net = layers.conv2d(net, network.num_classes, 1, "logits", dtype)
         if spatial_squeeze:
             net = keras.layers.Reshape((network.num_classes,), dtype=dtype, name="spatial_squeeze")(net)
-    return layers.model(images, net, network.name if scope is None else scope)
+    return layers.model(images, net, network.default_scope if scope is None else scope)

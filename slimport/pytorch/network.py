@@ -25,13 +25,13 @@ class Network(nn.Module):
 
     Args:
       network: the description.
-      scope: the model's scope in the names of its end points; None for the network's name.
+      scope: the model's scope in the names of its end points; None for slim's.
     """
 
     def __init__(self, network: spec.Network, scope: str | None = None) -> None:
         super().__init__()
         self.network = network
-        self.scope = network.name if scope is None else scope
+        self.scope = network.default_scope if scope is None else scope
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, or features where there are no classes.

@@ -50,6 +50,11 @@ class Network(ABC):
     def preprocessing(self) -> Literal["inception", "vgg"]:
         """Slim's preprocessing of its ImageNet releases: RGB scaled to [-1, 1], or RGB less its means on ImageNet."""
 
+    @property
+    def default_scope(self) -> str:
+        """The scope that slim gives it, if not told another."""
+        return self.name
+
     @classmethod
     @abstractmethod
     def named(cls: type[T]) -> dict[str, T]:

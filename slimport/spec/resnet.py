@@ -9,20 +9,28 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from slimport.spec.network import VARIABLE_LEAVES, Network, Shape, batch_norm, conv, scoped
 
 R = TypeVar("R", bound="ResNet")
 
 
+class UnitKind(NamedTuple):
+    """A residual unit's scope and its residual's convolutions, first to last."""
+
+    scope: str
+    convolutions: tuple[str, ...] = ("conv1", "conv2", "conv3")
+
+
 @dataclass(frozen=True)
 class Unit:
-    """One residual unit: output channels, channels of its 3x3 convolution, stride."""
+    """One residual unit: output channels, channels of its 3x3 convolution, stride, and its own atrous rate."""
 
     depth: int
     depth_bottleneck: int
     stride: int = 1
+    rate: int = 1
 
 
 @dataclass(frozen=True)
@@ -71,9 +79,8 @@ class ResNet(Network):
     `in_channels` is the depth of what enters.
     """
 
-    unit_scope: ClassVar[str]
-    unit_convolutions: ClassVar[tuple[str, ...]] = ("conv1", "conv2", "conv3")
-    """The residual's convolutions, first to last."""
+    kinds: ClassVar[tuple[UnitKind, ...]]
+    """The units that the family can have; a network has one kind."""
     preactivation: ClassVar[bool]
     """Whether units normalize and activate their input; the root does not then, and `postnorm` follows the blocks."""
     classifier: ClassVar[str] = "logits"
@@ -100,6 +107,11 @@ class ResNet(Network):
     @classmethod
     def named(cls: type[R]) -> dict[str, R]:
         return {name: cls(blocks, 1001 if cls.background else 1000) for name, blocks in cls.depths.items()}
+
+    @property
+    def kind(self) -> UnitKind:
+        """The kind of its units."""
+        return self.kinds[0]
 
     @property
     def root(self) -> tuple[RootConvolution, ...]:
@@ -133,12 +145,12 @@ class ResNet(Network):
                 dense = stride_so_far == target
                 placed.append(
                     PlacedUnit(
-                        scope=f"{block.scope}/unit_{number}/{self.unit_scope}",
+                        scope=f"{block.scope}/unit_{number}/{self.kind.scope}",
                         depth_in=depth_in,
                         depth=unit.depth,
                         depth_bottleneck=unit.depth_bottleneck,
                         stride=1 if dense else unit.stride,
-                        rate=rate if dense else 1,
+                        rate=(rate if dense else 1) * unit.rate,
                         ends_block=block.scope if number == len(block.units) else None,
                     )
                 )
@@ -176,7 +188,7 @@ class ResNet(Network):
         for unit in self.units():
             if unit.projects:
                 names.append(f"{unit.scope}/shortcut")
-            names += [f"{unit.scope}/{layer}" for layer in self.unit_convolutions]
+            names += [f"{unit.scope}/{layer}" for layer in self.kind.convolutions]
             names.append(unit.scope)
             if unit.ends_block:
                 names.append(unit.ends_block)
@@ -192,7 +204,8 @@ class ResNet(Network):
 
     @classmethod
     def scopes(cls, names: Iterable[str]) -> list[str]:
-        pattern = re.compile(rf"^(?:(.*)/)?block\d+/unit_\d+/{cls.unit_scope}/.*/?(?:{'|'.join(VARIABLE_LEAVES)})$")
+        kinds, leaves = "|".join(kind.scope for kind in cls.kinds), "|".join(VARIABLE_LEAVES)
+        pattern = re.compile(rf"^(?:(.*)/)?block\d+/unit_\d+/(?:{kinds})/.*/?(?:{leaves})$")
         return sorted({match[1] or "" for name in names if (match := pattern.match(name))})
 
     @classmethod
@@ -206,8 +219,25 @@ class ResNet(Network):
         Raises:
           ValueError: the shapes are not those of this family, whatever the numbers of units and depths.
         """
-        first, last = cls.unit_convolutions[0], cls.unit_convolutions[-1]
-        pattern = re.compile(rf"^(block\d+)/unit_(\d+)/{cls.unit_scope}/({first}|{last})/weights$")
+        blocks = cls._infer_blocks(shapes, cls.kinds[0])
+        has_root = any(name.startswith("conv1/") for name in shapes)
+        unit = f"{blocks[0].scope}/unit_1/{cls.kinds[0].scope}/conv1/weights"
+        return cls(
+            blocks=blocks,
+            num_classes=cls._infer_classes(shapes),
+            in_channels=depth_in(shapes, "conv1/weights" if has_root else unit),
+            include_root_block=has_root,
+        )
+
+    @staticmethod
+    def _infer_classes(shapes: Mapping[str, Shape]) -> int | None:
+        logits = shapes.get("logits/weights") or shapes.get("logits/biases")
+        return logits[-1] if logits else None
+
+    @staticmethod
+    def _infer_blocks(shapes: Mapping[str, Shape], kind: UnitKind) -> tuple[Block, ...]:
+        first, last = kind.convolutions[0], kind.convolutions[-1]
+        pattern = re.compile(rf"^(block\d+)/unit_(\d+)/{kind.scope}/({first}|{last})/weights$")
         depths: dict[str, dict[int, dict[str, int]]] = {}
         for name, shape in shapes.items():
             if match := pattern.match(name):
@@ -215,7 +245,7 @@ class ResNet(Network):
                     raise ValueError(f"{name} has shape {list(shape)}, not a convolution kernel's four sides")
                 depths.setdefault(match[1], {}).setdefault(int(match[2]), {})[match[3]] = shape[3]
         if not depths:
-            raise ValueError(f"no unit has both {cls.unit_scope}/{first}/weights and {last}/weights")
+            raise ValueError(f"no unit has both {kind.scope}/{first}/weights and {last}/weights")
         ordered = sorted(depths, key=lambda scope: int(scope.removeprefix("block")))
         blocks = []
         for scope in ordered:
@@ -234,20 +264,18 @@ class ResNet(Network):
                 for number in range(1, count + 1)
             ]
             blocks.append(Block(scope, tuple(units)))
-        has_root = any(name.startswith("conv1/") for name in shapes)
-        entry = shapes.get("conv1/weights" if has_root else f"{ordered[0]}/unit_1/{cls.unit_scope}/{first}/weights")
-        logits = shapes.get("logits/weights") or shapes.get("logits/biases")
-        return cls(
-            blocks=tuple(blocks),
-            num_classes=logits[-1] if logits else None,
-            in_channels=entry[2] if entry is not None and len(entry) == 4 else 3,
-            include_root_block=has_root,
-        )
+        return tuple(blocks)
 
     @classmethod
     def from_json(cls: type[R], data: Mapping[str, Any]) -> R:
         blocks = tuple(Block(scope, tuple(Unit(*unit) for unit in units)) for scope, units in data["blocks"])
         return super().from_json({**data, "blocks": blocks})
+
+
+def depth_in(shapes: Mapping[str, Shape], kernel: str) -> int:
+    """The channels that a convolution's kernel takes; 3, those of an image, where it is missing."""
+    shape = shapes.get(kernel, ())
+    return shape[2] if len(shape) == 4 else 3
 
 
 def bottleneck_block(scope: str, base_depth: int, num_units: int, stride: int) -> Block:

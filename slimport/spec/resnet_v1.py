@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from slimport.spec.network import Shape, conv
-from slimport.spec.resnet import BOTTLENECK_BLOCKS, Block, PlacedUnit, ResNet, bottleneck_block
+from slimport.spec.resnet import BOTTLENECK_BLOCKS, Block, PlacedUnit, ResNet, UnitKind, bottleneck_block
 
 resnet_v1_block = bottleneck_block
 
@@ -21,7 +21,7 @@ class ResNetV1(ResNet):
     landmark: ClassVar[str] = "bottleneck_v1 units"
     preprocessing = "vgg"
     background: ClassVar[bool] = False
-    unit_scope: ClassVar[str] = "bottleneck_v1"
+    kinds: ClassVar[tuple[UnitKind, ...]] = (UnitKind("bottleneck_v1"),)
     preactivation: ClassVar[bool] = False
     depths: ClassVar[dict[str, tuple[Block, ...]]] = {
         f"resnet_v1_{depth}": blocks for depth, blocks in BOTTLENECK_BLOCKS.items()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from slimport.spec.network import Shape, batch_norm, conv
-from slimport.spec.resnet import BOTTLENECK_BLOCKS, Block, PlacedUnit, ResNet, bottleneck_block
+from slimport.spec.resnet import BOTTLENECK_BLOCKS, Block, PlacedUnit, ResNet, UnitKind, bottleneck_block
 
 resnet_v2_block = bottleneck_block
 
@@ -21,7 +21,7 @@ class ResNetV2(ResNet):
     landmark: ClassVar[str] = "bottleneck_v2 units"
     preprocessing = "inception"
     background: ClassVar[bool] = True
-    unit_scope: ClassVar[str] = "bottleneck_v2"
+    kinds: ClassVar[tuple[UnitKind, ...]] = (UnitKind("bottleneck_v2"),)
     preactivation: ClassVar[bool] = True
     depths: ClassVar[dict[str, tuple[Block, ...]]] = {
         f"resnet_v2_{depth}": blocks for depth, blocks in BOTTLENECK_BLOCKS.items()
