@@ -140,13 +140,15 @@ def _names(num_classes: int, labels: PathLike | None) -> list[str] | None:
 
 def _runner(source: Source) -> Callable[[NDArray[np.float32]], NDArray[Any]]:
     """The network as a function from [batch, height, width, channels] to logits, [batch, classes]."""
+    # Logits of a class each, whatever the size of the images.
+    arguments = {"global_pool": True, "spatial_squeeze": True}
     of_keras = source.path.name.endswith(KERAS_SUFFIXES)
     if of_keras or importlib.util.find_spec("torch") is None:
-        keras_model = models.keras_model(source)
+        keras_model = models.keras_model(source, **arguments)
         return lambda images: np.asarray(keras_model.predict_on_batch(images))
     torch = frameworks.import_torch()
     # Half precision is for storage here: many of its operations are missing, or slow, on a CPU.
-    model = models.pytorch_model(source)
+    model = models.pytorch_model(source, **arguments)
     dtype = torch.float64 if next(model.parameters()).dtype == torch.float64 else torch.float32
     model = model.to(dtype)
 

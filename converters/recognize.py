@@ -82,8 +82,12 @@ class UnknownNetworkError(InputError):
 
 
 def scopes(names: Mapping[str, object]) -> list[tuple[str, str]]:
-    """The (family, scope) pairs under which a network's variables stand."""
-    return [(name, scope) for name, family in spec.FAMILIES.items() for scope in family.scopes(names)]
+    """The (family, scope) pairs under which a network's variables stand: the first family that claims a scope."""
+    claimed: dict[str, str] = {}
+    for name, family in spec.FAMILIES.items():
+        for scope in family.scopes(names):
+            claimed.setdefault(scope, name)
+    return [(name, scope) for scope, name in claimed.items()]
 
 
 def recognize(shapes: Mapping[str, spec.Shape], source: str, scope: str | None = None) -> Recognition:

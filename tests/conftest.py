@@ -32,7 +32,14 @@ SMALL = spec.ResNetV2((spec.resnet_v2_block("block1", 4, 2, 2), spec.resnet_v2_b
 DEPTHS = tuple(spec.ResNetV2.named())
 SMALL_V1 = spec.ResNetV1((spec.resnet_v1_block("block1", 4, 2, 2), spec.resnet_v1_block("block2", 8, 3, 1)), 7)
 # One small network of each family at least.
-SMALL_NETWORKS: dict[str, spec.Network] = {"resnet_v1": SMALL_V1, "resnet_v2": SMALL}
+SMALL_NETWORKS: dict[str, spec.Network] = {
+    "resnet_v1": SMALL_V1,
+    "resnet_v1_beta": spec.ResNetV1Beta(SMALL_V1.blocks, 7, root_depths=(4, 5, 6)),
+    "resnet_v1_lite": spec.ResNetV1Beta(
+        (spec.lite_block("block1", 8, 2, 2), spec.lite_block("block2", 12, 3, 1)), root_depths=(4, 5, 6), lite=True
+    ),
+    "resnet_v2": SMALL,
+}
 
 
 def named(name: str, num_classes: int | None = 1001) -> spec.ResNetV2:

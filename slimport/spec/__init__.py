@@ -15,6 +15,7 @@ from typing import Any
 from slimport.spec.network import BATCH_NORM_DECAY, BATCH_NORM_EPSILON, VARIABLE_LEAVES, Network, Shape, scoped
 from slimport.spec.resnet import Block, PlacedUnit, ResNet, Unit
 from slimport.spec.resnet_v1 import ResNetV1, resnet_v1_block
+from slimport.spec.resnet_v1_beta import ResNetV1Beta, lite_block
 from slimport.spec.resnet_v2 import ResNetV2, resnet_v2_block
 
 __all__ = [
@@ -28,16 +29,19 @@ __all__ = [
     "PlacedUnit",
     "ResNet",
     "ResNetV1",
+    "ResNetV1Beta",
     "ResNetV2",
     "Shape",
     "Unit",
     "from_json",
+    "lite_block",
     "resnet_v1_block",
     "resnet_v2_block",
     "scoped",
 ]
 
-FAMILIES: dict[str, type[Network]] = {family.family: family for family in (ResNetV1, ResNetV2)}
+# Where the variables of one look like those of another, the one that asks for more stands first.
+FAMILIES: dict[str, type[Network]] = {family.family: family for family in (ResNetV1Beta, ResNetV1, ResNetV2)}
 
 NETWORKS: dict[str, Network] = {
     name: network for family in FAMILIES.values() for name, network in family.named().items()

@@ -8,6 +8,7 @@ from dataclasses import astuple, fields, replace
 from typing import Any, ClassVar, Literal, TypeVar
 
 Shape = tuple[int, ...]
+Preprocessing = Literal["inception", "vgg"]
 T = TypeVar("T", bound="Network")
 
 BATCH_NORM_EPSILON = 1e-5
@@ -47,7 +48,7 @@ class Network(ABC):
 
     @property
     @abstractmethod
-    def preprocessing(self) -> Literal["inception", "vgg"]:
+    def preprocessing(self) -> Preprocessing:
         """Slim's preprocessing of its ImageNet releases: RGB scaled to [-1, 1], or RGB less its means on ImageNet."""
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from slimport.spec.network import Shape, conv
+from slimport.spec.network import Preprocessing, Shape, conv
 from slimport.spec.resnet import BOTTLENECK_BLOCKS, Block, PlacedUnit, ResNet, UnitKind, bottleneck_block
 
 resnet_v1_block = bottleneck_block
@@ -19,13 +19,16 @@ class ResNetV1(ResNet):
     family: ClassVar[str] = "resnet_v1"
     title: ClassVar[str] = "ResNet v1"
     landmark: ClassVar[str] = "bottleneck_v1 units"
-    preprocessing = "vgg"
     background: ClassVar[bool] = False
     kinds: ClassVar[tuple[UnitKind, ...]] = (UnitKind("bottleneck_v1"),)
     preactivation: ClassVar[bool] = False
     depths: ClassVar[dict[str, tuple[Block, ...]]] = {
         f"resnet_v1_{depth}": blocks for depth, blocks in BOTTLENECK_BLOCKS.items()
     }
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return "vgg"
 
     def unit_variables(self, unit: PlacedUnit) -> Iterator[tuple[str, Shape]]:
         inner = unit.depth_bottleneck
