@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -209,6 +210,8 @@ def convert(
 @inputs
 @click.option("--device", metavar="DEVICE", default="cpu", help="cpu or cuda, for the port. [cpu]")
 @click.option("--reference", metavar="TRACE", help="What 'slimport trace' recorded of SRC, in TensorFlow's place.")
+@click.option("--plot", metavar="PNG", help="Draw the errors in both dtypes: .png, .svg or .pdf.")
+@click.option("--report", "page", metavar="HTML", help="Write one page with everything, both dtypes and the plot.")
 @JSON
 def verify(
     src: str,
@@ -218,6 +221,8 @@ def verify(
     run: dict[str, Any],
     device: str,
     reference: str | None,
+    plot: str | None,
+    page: str | None,
     scope: str | None,
     step: int | None,
     as_json: bool,
@@ -230,6 +235,7 @@ def verify(
     \b
     slimport verify resnet_v2_50.ckpt resnet_v2_50.safetensors
     slimport verify resnet_v2_50.ckpt resnet_v2_50.keras --dtype float32 --size 299
+    slimport verify resnet_v2_50.ckpt resnet_v2_50.pth --report report.html --plot errors.png
     slimport verify resnet_v2_50.ckpt --reference resnet_v2_50.npz --device cuda
     """
     from converters.parity import verify
@@ -244,6 +250,9 @@ def verify(
             scope=scope,
             step=step,
             reference=reference,
+            plot=plot,
+            page=page,
+            command=shlex.join(["slimport", *sys.argv[1:]]),
             progress=progress,
             **run,
         )
@@ -469,16 +478,18 @@ def _report_text(report: Report) -> str:
         lines.append(_row_text(row, width) + ("" if row.ok else click.style("  DIFFERS", fg="red", bold=True)))
         different = report.different_by_end_point.get(row.name, [])
         lines += [f"  {click.style('DIFFERS', fg='red', bold=True)}: {name}" for name in different]
-    worst = report.worst
-    limit = "1.5 times TF-Slim's own float32 rounding, plus 1e-07" if float32 else f"{worst.limit:.0e}"
     height, width_ = report.input_shape[1:3]
     lines += [
         "",
-        f"{report.network} on {report.backend}, {report.device}, {report.dtype}, "
+        f"{report.network} on {report.backend}, {report.device}, {' and '.join(report.by_dtype)}, "
         f"batch {report.input_shape[0]} of {height}x{width_}; weights of the reference read by {report.reader}",
-        *([] if report.reference is None else [f"reference: {report.reference}, recorded from the TF-Slim graph"]),
-        f"worst: {worst.name}: rel_l2 {worst.rel_l2:.2e}, limit {worst.limit:.2e}",
     ]
+    if report.reference is not None:
+        lines.append(f"reference: {report.reference}, recorded from the TF-Slim graph")
+    said = {f"{dtype}: " if report.other else "": one for dtype, one in report.by_dtype.items()}
+    for prefix, one in said.items():
+        worst = one.worst
+        lines.append(f"{prefix}worst: {worst.name}: rel_l2 {worst.rel_l2:.2e}, limit {worst.limit:.2e}")
     if report.weights_compared:
         same = report.weights_compared - len(report.weights_different)
         as_rounded = f" rounded to {' and '.join(report.rounded.dtypes)}" if report.rounded else ""
@@ -492,14 +503,17 @@ def _report_text(report: Report) -> str:
             f"rel_l2 {moved[report.rounded.worst]:.2e} at worst ({report.rounded.worst}), {output} by "
             f"{moved[output]:.2e}"
         )
-    if report.ok:
-        verdict = click.style("equal", fg="green", bold=True)
-        lines.append(f"{verdict}: all {len(report.rows)} end points within {limit}")
-    else:
-        count = sum(not row.ok for row in report.rows)
-        verdict = click.style("DIFFERENT", fg="red", bold=True)
-        lines.append(f"{verdict}: {count} of {len(report.rows)} end points; it begins at {report.first_difference}")
-    return "\n".join(lines)
+    return "\n".join(lines + [prefix + _verdict_text(one) for prefix, one in said.items()])
+
+
+def _verdict_text(report: Report) -> str:
+    if report.equal:
+        rounding = "1.5 times TF-Slim's own float32 rounding, plus 1e-07"
+        limit = rounding if report.dtype == "float32" else f"{report.worst.limit:.0e}"
+        return f"{click.style('equal', fg='green', bold=True)}: all {len(report.rows)} end points within {limit}"
+    count = sum(not row.ok for row in report.rows)
+    verdict = click.style("DIFFERENT", fg="red", bold=True)
+    return f"{verdict}: {count} of {len(report.rows)} end points; it begins at {report.first_difference}"
 
 
 def _row_text(row: Row, width: int) -> str:

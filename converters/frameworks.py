@@ -94,8 +94,8 @@ def import_nets() -> Any:
         return _import("slimport.nets", "tensorflow")
 
 
-def import_matplotlib() -> Any:
-    """matplotlib. A `Figure` of its own draws with Agg, whatever backend the user's pyplot has."""
+def import_figure() -> Any:
+    """matplotlib's module `figure`. A `Figure` draws with Agg, whatever backend the user's pyplot has."""
     return _import("matplotlib.figure", "report")
 
 

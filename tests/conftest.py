@@ -18,7 +18,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import numpy as np
 import pytest
 
-from converters import frameworks, models
+from converters import frameworks, models, trace
 from slimport import spec
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +29,7 @@ import train_digits
 
 # Two blocks, every kind of unit: projecting, identity, identity with a stride.
 SMALL = spec.ResNetV2((spec.resnet_v2_block("block1", 4, 2, 2), spec.resnet_v2_block("block2", 8, 3, 1)), num_classes=7)
+TRACE_SIZE = (33, 46)
 DEPTHS = tuple(spec.ResNetV2.named())
 SMALL_V1 = spec.ResNetV1((spec.resnet_v1_block("block1", 4, 2, 2), spec.resnet_v1_block("block2", 8, 3, 1)), 7)
 # One small network of each family at least.
@@ -88,6 +89,14 @@ def small_checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.Te
 @pytest.fixture(scope="session")
 def small_v2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_small(tmp_path_factory.mktemp("small_v2") / "small.ckpt", "v2")
+
+
+@pytest.fixture(scope="session")
+def small_trace(small_v2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What TF-Slim computes with `small_v2`, so that a test of what comes after need not run it."""
+    path = tmp_path_factory.mktemp("trace") / "small.npz"
+    trace(small_v2, path, size=TRACE_SIZE)
+    return path
 
 
 @pytest.fixture(scope="session")

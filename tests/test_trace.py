@@ -13,7 +13,7 @@ from typing import Any
 import make_checkpoint
 import numpy as np
 import pytest
-from conftest import ROOT, SMALL, Run, save_small
+from conftest import ROOT, SMALL, TRACE_SIZE, Run, save_small
 
 from converters import InputError, convert, trace, verify
 from converters.parity import tf_slim
@@ -21,19 +21,11 @@ from converters.parity.compare import ROUNDING_RUNS
 from converters.parity.tracing import open_trace, weights_digest
 from converters.sources import open_source
 
-SIZE = (33, 46)
 WITHOUT_TENSORFLOW = """
 import sys
 for name in ("tensorflow", "tf_keras", "tf_slim", "keras"):
     sys.modules[name] = None
 """
-
-
-@pytest.fixture(scope="module")
-def small_trace(small_v2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("trace") / "small.npz"
-    trace(small_v2, path, size=SIZE)
-    return path
 
 
 def test_a_trace_holds_tf_slims_end_points_bit_for_bit(small_v2: Path, small_trace: Path) -> None:
@@ -64,7 +56,7 @@ def test_the_report_with_a_trace_is_the_report_with_tensorflow(
         state = torch.load(path, weights_only=True)
         state["block1.unit_2.bottleneck_v2.conv3.bias"] += 1e-3
         torch.save(state, path)
-    live = verify(small_v2, path, dtype=dtype, size=SIZE)
+    live = verify(small_v2, path, dtype=dtype, size=TRACE_SIZE)
     recorded = verify(small_v2, path, dtype=dtype, reference=small_trace)
     assert recorded == replace(live, reference=str(small_trace))
     assert live.ok is not damaged

@@ -135,6 +135,7 @@ class Report:
       own reader does not take.
     reference: the trace that TF-Slim's side came from; None if the TF-Slim graph ran here.
     rounded: where the converted file's weights are the source's, rounded.
+    other: the same comparison in the other dtype, where that was measured too; it counts for the verdict.
     """
 
     network: str
@@ -149,10 +150,23 @@ class Report:
     weights_different: tuple[str, ...] = ()
     reference: str | None = None
     rounded: RoundedWeights | None = None
+    other: Report | None = None
 
     @property
     def ok(self) -> bool:
+        """Whether all that was measured is equal."""
+        return all(report.equal for report in self.by_dtype.values())
+
+    @property
+    def equal(self) -> bool:
+        """The verdict in this dtype alone."""
         return bool(self.rows) and all(row.ok for row in self.rows) and not self.weights_different
+
+    @property
+    def by_dtype(self) -> dict[str, Report]:
+        """This report and the other, float64 first."""
+        both = [self] if self.other is None else [self, self.other]
+        return {report.dtype: report for report in sorted(both, key=lambda report: report.dtype, reverse=True)}
 
     @property
     def worst(self) -> Row:
@@ -161,8 +175,11 @@ class Report:
 
     @property
     def first_difference(self) -> str | None:
-        """The first end point, in the network's order, that exceeds its limit or has a variable that differs."""
-        return next((row.name for row in self.rows if not row.ok or row.name in self.different_by_end_point), None)
+        """The first end point, in the network's order, that exceeds a limit or has a variable that differs."""
+        beyond = {row.name for report in self.by_dtype.values() for row in report.rows if not row.ok}
+        return next(
+            (row.name for row in self.rows if row.name in beyond or row.name in self.different_by_end_point), None
+        )
 
     @cached_property
     def different_by_end_point(self) -> dict[str, list[str]]:
@@ -181,7 +198,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; what is not finite is null."""
-        return {
+        data = {
             "ok": self.ok,
             "dtype": self.dtype,
             "device": self.device,
@@ -197,6 +214,9 @@ class Report:
             "weights": {"compared": self.weights_compared, "different": list(self.weights_different)},
             "rounded": self.rounded and self.rounded.to_json(),
         }
+        if self.other is not None:
+            data["other"] = self.other.to_json()
+        return data
 
 
 def compare(port: Mapping[str, Array], truth: Mapping[str, Array]) -> tuple[Row, ...]:

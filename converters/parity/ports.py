@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -64,8 +66,7 @@ def record_keras(model: Any, scope: str, images: Array, dtype: str, device: str)
     keras = frameworks.import_keras()
     from slimport.keras import end_points
 
-    on_torch = keras.config.backend() == "torch"
-    with keras.device("gpu:0" if device == "cuda" else "cpu"), _full_precision() if on_torch else nullcontext():
+    with keras.device("gpu:0" if device == "cuda" else "cpu"), _keras_full_precision():
 
         def in_dtype(layer: Any) -> Any:
             return layer.__class__.from_config({**layer.get_config(), "dtype": dtype})
@@ -103,6 +104,22 @@ def backend_of(target: str) -> str:
     return f"keras {frameworks.import_keras().__version__} on {_keras_backend()}"
 
 
+def machine(target: str, device: str) -> str:
+    """What the port runs on: the GPU's name, or the processor's architecture and number of cores."""
+    if device == "cpu":
+        return f"{platform.machine()}, {os.cpu_count()} cores"
+    if target == "pytorch" or _keras_backend() == "torch":
+        return str(frameworks.import_torch().cuda.get_device_name())
+    if _keras_backend() == "jax":
+        import jax
+
+        return str(jax.devices("gpu")[0].device_kind)
+    import tensorflow as tf
+
+    found = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
+    return str(found.get("device_name", "GPU"))
+
+
 def float64_is_exact(target: str) -> bool:
     """Whether the target computes in float64 throughout.
 
@@ -129,3 +146,26 @@ def _full_precision() -> Iterator[None]:
         yield
     finally:
         backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32, backends.mkldnn.enabled = flags
+
+
+@contextmanager
+def _keras_full_precision() -> Iterator[None]:
+    """Keras's backend without TF32, which each has on by default on CUDA, for convolutions at least."""
+    backend = _keras_backend()
+    if backend == "torch":
+        with _full_precision():
+            yield
+    elif backend == "jax":
+        import jax
+
+        with jax.default_matmul_precision("highest"):
+            yield
+    else:
+        import tensorflow as tf
+
+        enabled = tf.config.experimental.tensor_float_32_execution_enabled()
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+        try:
+            yield
+        finally:
+            tf.config.experimental.enable_tensor_float_32_execution(enabled)

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Mapping
+import platform
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from converters import frameworks, models
+from converters.digests import sha256_of
 from converters.errors import InputError, first_line
 from converters.mapping import Array
 from converters.models import Variables
+from converters.parity import page as pages
+from converters.parity import plot as plots
 from converters.parity import ports
 from converters.parity.compare import Report, RoundedWeights, rel_l2
+from converters.parity.page import Compared
 from converters.parity.reference import SlimSide, run_slim
 from converters.parity.tracing import open_trace
 from converters.sources import KERAS_SUFFIXES, PYTORCH_SUFFIXES, PathLike, Source, open_source
+from converters.targets.atomic import check_destination
 from slimport import spec
 
 TARGETS = ("pytorch", "keras")
+DTYPES = ("float64", "float32")
+_PACKAGES = ("slimport", "numpy", "torch", "keras", "jax", "tensorflow", "tf_keras", "tf_slim")
 
 
 def verify(
@@ -38,6 +47,9 @@ def verify(
     step: int | None = None,
     seed: int | None = None,
     reference: PathLike | None = None,
+    plot: PathLike | None = None,
+    page: PathLike | None = None,
+    command: str = "",
     progress: Callable[[str], None] = lambda _: None,
     **arguments: Any,
 ) -> Report:
@@ -58,18 +70,23 @@ def verify(
       step: which checkpoint of a training run's directory; None is the newest.
       seed: of the input, uniform in [-1, 1]; None is 0, or the trace's.
       reference: a trace of the source (`trace`) in the TF-Slim graph's place; TensorFlow is then not needed.
+      plot: a `.png`, `.svg` or `.pdf` to draw the errors to. With it or `page`, both dtypes are measured and count for
+        the verdict, where the target computes in float64 throughout. The files are written whatever the verdict is.
+      page: an `.html` to write everything to.
+      command: the command line, for the page.
       progress: is told what is going on.
       arguments: of the network (`global_pool`, `output_stride`, ...), as the family's `arguments` lists them.
 
     Raises:
       InputError: a file cannot be read, holds another network, or an argument cannot be.
     """
+    _check_outputs(plot, page, (source, converted, reference))
     in_memory = converted is not None and not isinstance(converted, str | os.PathLike)
     target = _target(target, converted)
     ports.check_device(target, device)
     exact = ports.float64_is_exact(target)
     dtype = dtype or ("float64" if exact else "float32")
-    if dtype not in ("float32", "float64"):
+    if dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r}: must be float32 or float64")
     if dtype == "float64" and not exact:
         raise InputError(
@@ -94,10 +111,10 @@ def verify(
             slim, reader = run_slim(opened, arguments, size=size, batch=batch, seed=seed, progress=progress)
             stack.enter_context(slim)
         images, weights = slim.images, slim.weights
-        progress(f"running {network.name} in {ports.backend_of(target)}, {dtype}")
         different: list[str] = []
         compared = 0
         dtypes: Mapping[str, np.dtype[Any]] = {}
+        given: tuple[str, Mapping[str, str]] = ("", {})
         if converted is None:
             model = _build(opened, target, arguments)
         elif in_memory:
@@ -105,6 +122,7 @@ def verify(
             mine = {name: array for name, array in variables(converted) if name in weights}
             different, compared = _different(opened.scope, mine.items(), weights), len(mine)
             dtypes = {name: array.dtype for name, array in mine.items()}
+            given = f"a {type(converted).__name__} in memory", {}
             # A copy, since recording moves a module to the dtype and the device.
             model = copy.deepcopy(converted) if target == "pytorch" else converted
         else:
@@ -117,10 +135,7 @@ def verify(
                 different, compared = _different(file.scope, file.stream(), weights), len(weights)
                 dtypes = dict(file.dtypes)
                 model = _load(file, target, arguments)
-        if target == "pytorch":
-            port = ports.record_pytorch(model, images, dtype, device)
-        else:
-            port = ports.record_keras(model, opened.scope, images, dtype, device)
+                given = os.fspath(converted), {} if page is None else file.digests()
         rounded = None
         if rounding := _rounded(weights, dtypes):
             source_truth = slim.truth
@@ -130,24 +145,68 @@ def verify(
                 variables={spec.scoped(opened.scope, n): rel_l2(array, weights[n]) for n, array in rounding.items()},
                 end_points={name: rel_l2(value, source_truth[name]) for name, value in slim.truth.items()},
             )
+        # float64 first: its weights can be rounded to float32, but not back.
+        measured = sorted({dtype, *(DTYPES if exact and (plot is not None or page is not None) else ())}, reverse=True)
+        rows = {}
         try:
-            rows = slim.compare(port, dtype)
+            for one in measured:
+                progress(f"running {network.name} in {ports.backend_of(target)}, {one}")
+                port = _record(model, target, opened.scope, images, one, device)
+                rows[one] = slim.compare(port, one)
         except ValueError as error:
             raise InputError(f"{opened.path}: nothing to compare: {first_line(error)}") from error
-    return Report(
-        network=network.name,
-        target=target,
-        dtype=dtype,
-        device=device,
-        backend=ports.backend_of(target),
-        reader=reader,
-        input_shape=images.shape,
-        rows=rows,
-        weights_compared=compared,
-        weights_different=tuple(different),
-        reference=None if trace is None else str(trace.path),
-        rounded=rounded,
-    )
+        reports = {
+            one: Report(
+                network=network.name,
+                target=target,
+                dtype=one,
+                device=device,
+                backend=ports.backend_of(target),
+                reader=reader,
+                input_shape=images.shape,
+                rows=rows[one],
+                weights_compared=compared,
+                weights_different=tuple(different),
+                reference=None if trace is None else str(trace.path),
+                rounded=rounded,
+            )
+            for one in measured
+        }
+        report = replace(reports[dtype], other=next((reports[one] for one in measured if one != dtype), None))
+        if plot is not None:
+            progress(f"writing {plot}")
+            plots.write(report, Path(plot))
+        if page is not None:
+            progress(f"writing {page}")
+            about = Compared(
+                source=(os.fspath(source), opened.digests()),
+                converted=given,
+                reference=("", {}) if trace is None else (str(trace.path), {trace.path.name: sha256_of(trace.path)}),
+                arguments={"seed": (seed or 0) if trace is None else trace.description.seed, **arguments},
+                machine=ports.machine(target, device),
+                versions={"python": platform.python_version(), **frameworks.versions(*_PACKAGES)},
+                reference_versions={} if trace is None else trace.description.versions,
+                command=command,
+            )
+            pages.write(report, about, Path(page))
+    return report
+
+
+def _check_outputs(plot: PathLike | None, page: PathLike | None, inputs: Iterable[Any]) -> None:
+    """Whether the files can be written, before anything is computed.
+
+    Raises:
+      InputError: they cannot, or would overwrite what is compared, or matplotlib is not installed.
+    """
+    wanted = [(Path(path), ends) for path, ends in ((plot, plots.SUFFIXES), (page, pages.SUFFIXES)) if path is not None]
+    for path, suffixes in wanted:
+        if path.suffix.lower() not in suffixes:
+            raise InputError(f"{path}: the name must end in {' or '.join(suffixes)}")
+        check_destination(path)
+        if any(isinstance(given, str | os.PathLike) and Path(given).resolve() == path.resolve() for given in inputs):
+            raise InputError(f"{path}: is what is compared; write to another file")
+    if wanted:
+        frameworks.import_figure()
 
 
 def _target(target: str | None, converted: Any) -> str:
@@ -196,6 +255,12 @@ def _rounded(weights: Mapping[str, Array], dtypes: Mapping[str, np.dtype[Any]]) 
         for name, dtype in dtypes.items()
         if not np.can_cast(weights[name].dtype, dtype, "safe")
     }
+
+
+def _record(model: Any, target: str, scope: str, images: Array, dtype: str, device: str) -> dict[str, Array]:
+    if target == "pytorch":
+        return ports.record_pytorch(model, images, dtype, device)
+    return ports.record_keras(model, scope, images, dtype, device)
 
 
 def _load(converted: Source, target: str, arguments: dict[str, Any]) -> Any:
