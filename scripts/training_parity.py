@@ -43,7 +43,7 @@ def main() -> None:
     ok = True
     for way, arguments in WAYS.items():
         batches = random_batches(network, (height, width), chosen.batch, output_stride=arguments.get("output_stride"))
-        for found in compare_steps(*run_both(network, weights, batches, Hyperparameters(), **arguments)):
+        for found in compare_steps(run_both(network, weights, batches, Hyperparameters(), **arguments)):
             ok &= found.ok
             quantity, name = found.quantity.replace("_", " "), found.name.removeprefix(f"{network.name}/")
             print(

@@ -47,28 +47,27 @@ def biases_before_batch_norm(network: spec.Network) -> tuple[str, ...]:
 )
 def test_three_steps_are_slims(hyperparameters: Hyperparameters, arguments: dict[str, Any]) -> None:
     batches = random_batches(SMALL, (33, 46), 4, output_stride=arguments.get("output_stride"))
-    port, slim = run_both(SMALL, random_weights(SMALL), batches, hyperparameters, **arguments)
-    found = {difference.quantity: difference for difference in compare_steps(port, slim)}
+    steps = list(run_both(SMALL, random_weights(SMALL), batches, hyperparameters, **arguments))
+    found = {difference.quantity: difference for difference in compare_steps(steps)}
+    slim = steps[0][1]
     assert list(found) == ["end_points", "losses", "gradients", "variables", "slots", "moving_averages"]
     assert not [difference for difference in found.values() if not difference.ok]
     variables = set(SMALL.variables())
     moving = {name for name in variables if "/moving_" in name}
     assert found["gradients"].compared == found["slots"].compared == found["variables"].compared
-    assert set(slim[0].gradients) == variables - moving
-    assert set(slim[0].moving_averages) == moving
+    assert set(slim.gradients) == variables - moving
+    assert set(slim.moving_averages) == moving
     frozen = arguments.get("is_training") is False
     assert found["gradients"].zeros == (() if frozen else biases_before_batch_norm(SMALL))
-    changed = [
-        name for name in moving if not np.array_equal(slim[0].moving_averages[name], random_weights(SMALL)[name])
-    ]
+    changed = [name for name in moving if not np.array_equal(slim.moving_averages[name], random_weights(SMALL)[name])]
     assert len(changed) == (0 if frozen else len(moving))
 
 
 def test_three_steps_of_resnet_v2_50_are_slims() -> None:
     network = named("resnet_v2_50", 21)
     batches = random_batches(network, (64, 48), 4)
-    port, slim = run_both(network, random_weights(network), batches, Hyperparameters())
-    assert not [difference for difference in compare_steps(port, slim) if not difference.ok]
+    steps = run_both(network, random_weights(network), batches, Hyperparameters())
+    assert not [difference for difference in compare_steps(steps) if not difference.ok]
 
 
 @pytest.mark.parametrize(
@@ -85,8 +84,8 @@ def test_another_hyperparameter_is_a_difference(changed: dict[str, float], quant
         PyTorchTraining(SMALL, SCOPE, weights, "float64", hyperparameters)
         for hyperparameters in (Hyperparameters(), replace(Hyperparameters(), **changed))
     ]
-    one, other = ([side.step(*batch) for batch in random_batches(SMALL, (33, 33), 4, 2)] for side in sides)
-    assert quantity in {difference.quantity for difference in compare_steps(one, other) if not difference.ok}
+    steps = [(sides[0].step(*batch), sides[1].step(*batch)) for batch in random_batches(SMALL, (33, 33), 4, 2)]
+    assert quantity in {difference.quantity for difference in compare_steps(steps) if not difference.ok}
 
 
 def batch_variances(step: Step, weights: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ the unbiased one, as the port does from the start.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -223,12 +223,13 @@ def run_both(
     batches: Sequence[Batch],
     hyperparameters: Hyperparameters,
     **arguments: Any,
-) -> tuple[list[Step], list[Step]]:
-    """The port's steps and TF-Slim's, in float64; arguments as of `SlimTraining`."""
+) -> Iterator[tuple[Step, Step]]:
+    """The port's step and TF-Slim's in float64, batch by batch; arguments as of `SlimTraining`."""
     common = (network, network.name, weights, "float64", hyperparameters)
     port = PyTorchTraining(*common, moving_variance="biased", **arguments)
     with SlimTraining(*common, **arguments) as slim:
-        return [port.step(*batch) for batch in batches], [slim.step(*batch) for batch in batches]
+        for batch in batches:
+            yield port.step(*batch), slim.step(*batch)
 
 
 @dataclass(frozen=True)
@@ -251,34 +252,38 @@ class Difference:
         return self.worst <= LIMIT
 
 
-def compare_steps(port: Sequence[Step], slim: Sequence[Step]) -> tuple[Difference, ...]:
+def compare_steps(steps: Iterable[tuple[Step, Step]]) -> tuple[Difference, ...]:
     """How far the port's steps are from TF-Slim's, by quantity.
 
     A bias before a BatchNorm in training mode has a gradient of 0 in exact arithmetic, since the batch's mean takes it
     away again. Both sides then compute some 1e-17 of rounding, of which a relative difference says nothing; such an
     array is measured against the norm of all gradients instead.
 
+    Args:
+      steps: the port's and TF-Slim's; each pair is needed only until the next one is asked for.
+
     Raises:
       ValueError: a step of one side lacks an array of the other's.
     """
-    found = []
-    for quantity in Step._fields:
-        differences: list[tuple[float, str, int]] = []
-        zeros: set[str] = set()
-        for number, (mine, theirs) in enumerate(zip(port, slim, strict=True), start=1):
-            arrays, truth = getattr(mine, quantity), getattr(theirs, quantity)
+    differences: dict[str, list[tuple[float, str, int]]] = {quantity: [] for quantity in Step._fields}
+    zeros: dict[str, set[str]] = {quantity: set() for quantity in Step._fields}
+    compared: dict[str, int] = {}
+    for number, (port, slim) in enumerate(steps, start=1):
+        for quantity, arrays, truth in zip(Step._fields, port, slim, strict=True):
             if arrays.keys() != truth.keys():
                 raise ValueError(f"{quantity} differ: {sorted(arrays.keys() ^ truth.keys())[:3]}")
+            compared[quantity] = len(truth)
             whole = norm(truth.values())
             for name, reference in truth.items():
                 error = rel_l2(np.asarray(arrays[name]), np.asarray(reference))
                 if quantity in ("gradients", "slots") and norm([reference]) <= ROUNDING * whole:
-                    zeros.add(name)
-                    error = norm([arrays[name] - reference]) / whole
-                differences.append((error, name, number))
-        worst, name, step = max(differences)
-        found.append(Difference(quantity, len(truth), worst, name, step, tuple(sorted(zeros))))
-    return tuple(found)
+                    zeros[quantity].add(name)
+                    error = norm([arrays[name].astype(np.float64) - reference.astype(np.float64)]) / whole
+                differences[quantity].append((error, name, number))
+    return tuple(
+        Difference(quantity, compared[quantity], *max(found), zeros=tuple(sorted(zeros[quantity])))
+        for quantity, found in differences.items()
+    )
 
 
 def norm(arrays: Iterable[Array]) -> float:
