@@ -101,14 +101,15 @@ def test_all_branches_have_the_same_components_but_for_a_bias_or_a_batch_norm(bo
     assert counts == {(3, 3) if bottleneck else (2, 2)}
 
 
-def test_the_full_preactivation_bottleneck_is_the_unit_of_resnet_v2() -> None:
-    network = slimport.pytorch.resnet_v2(SMALL.blocks, 7)
+@pytest.mark.parametrize(("branch", "family"), [("full_preactivation", "resnet_v2"), ("original", "resnet_v1")])
+def test_the_bottleneck_of_a_branch_is_the_unit_of_the_family_that_has_it(branch: str, family: str) -> None:
+    network = getattr(slimport.pytorch, family)(SMALL.blocks, 7)
     its_units = [m for m in network.modules() if isinstance(m, residual_units.ResidualUnit)]
     assert len(its_units) == len(SMALL.units())
     for described, its_unit in zip(SMALL.units(), its_units, strict=True):
-        assert type(its_unit) is BRANCHES["full_preactivation"]
+        assert type(its_unit) is BRANCHES[branch]
         its_unit = shaken(its_unit).eval()
-        unit = BRANCHES["full_preactivation"](described, shortcut=SHORTCUTS["identity"], bottleneck=True).double()
+        unit = BRANCHES[branch](described, shortcut=SHORTCUTS["identity"], bottleneck=True).double()
         unit.load_state_dict(its_unit.state_dict(), strict=True)
         inputs = random(2, described.depth_in, 9, 8)
         assert torch.equal(unit.eval()(inputs), its_unit(inputs))

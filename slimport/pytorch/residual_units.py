@@ -6,7 +6,8 @@ places; the six shortcuts of Fig. 2 (`SHORTCUTS`) are one `Shortcut` each. Any b
 unit of two 3x3 convolutions or as a bottleneck of 1x1, 3x3 and 1x1 (Fig. 5 of arXiv:1512.03385), and `cifar_resnet`
 stacks them to the networks of the papers' experiments on CIFAR-10.
 
-The bottleneck of `FullPreactivation` is the unit of ResNet v2 itself. Tensors are NCHW.
+The bottleneck of `FullPreactivation` is the unit of ResNet v2 itself, and that of `Original` the unit of ResNet v1.
+Tensors are NCHW.
 """
 
 from __future__ import annotations
@@ -230,7 +231,10 @@ def _activate(net: Tensor, norm: nn.Module | None, activation: Activation) -> Te
 
 
 class Original(ResidualUnit):
-    """Fig. 4(a): F ends in BatchNorm, and f is ReLU. Eqn. 1 and 2; the unit of arXiv:1512.03385 (its Fig. 5)."""
+    """Fig. 4(a): F ends in BatchNorm, and f is ReLU. Eqn. 1 and 2; the unit of arXiv:1512.03385 (its Fig. 5).
+
+    Its bottleneck is slim's `bottleneck` of ResNet v1, scope `bottleneck_v1`.
+    """
 
     before_addition = BN
     after_addition = RELU
