@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -250,7 +251,10 @@ def _clear(units: Iterable[Unit]) -> None:
     """Removes what was half-written by processes that were killed."""
     for unit in units:
         for temporary in left_over(unit.destination):
-            temporary.unlink(missing_ok=True)
+            if temporary.is_dir():
+                shutil.rmtree(temporary, ignore_errors=True)
+            else:
+                temporary.unlink(missing_ok=True)
 
 
 def _cores() -> int:

@@ -138,7 +138,9 @@ def inspect(src: str, scope: str | None, step: int | None, depth: int | None, ev
 @cli.command()
 @source
 @click.argument("dst", type=click.Path())
-@click.option("--to", metavar="TARGET", help="pytorch, keras or slim; follows from DST's suffix.")
+@click.option(
+    "--to", metavar="TARGET", help="pytorch, keras, slim or huggingface, a folder; follows from DST's suffix."
+)
 @click.option(
     "--dtype", metavar="DTYPE", help="float16, bfloat16, float32 or float64, of the weights. [as SRC has them]"
 )
@@ -174,7 +176,7 @@ def convert(
     from converters.targets import is_folder
 
     options = {"to": to, "scope": scope, "dtype": dtype}
-    if is_folder(dst):
+    if is_folder(dst, to):
         if step is not None:
             raise InputError("--step chooses one checkpoint of a run: name a file as DST, or leave --step out")
         from converters import terminal

@@ -35,10 +35,9 @@ def convert(
 
     Args:
       source: what `open_source` takes.
-      destination: `.safetensors`, `.pth`, `.keras`, `.weights.h5`, or `.ckpt` for a slim checkpoint's prefix. It
-      appears
-        whole or not at all; what stood there is replaced only by a whole file.
-      to: `pytorch`, `keras` or `slim`; None follows from the suffix.
+      destination: `.safetensors`, `.pth`, `.keras`, `.weights.h5`, `.ckpt` for a slim checkpoint's prefix, or a folder
+        for `huggingface`. It appears whole or not at all; what stood there is replaced only by what is whole.
+      to: `pytorch`, `keras`, `slim` or `huggingface`; None follows from the suffix.
       scope: which network, where the source holds several.
       step: which checkpoint of a training run's directory; None is the newest.
       dtype: `float16`, `bfloat16`, `float32` or `float64`, of every variable; None leaves each in its own.
@@ -53,7 +52,8 @@ def convert(
     if dtype is not None:
         target.check_dtype(dtype)
     with open_source(source, scope, step) as opened:
-        if destination.exists() and any(destination.samefile(file) for file in opened.files):
+        taken = [*opened.files, *(file.parent for file in opened.files)]
+        if destination.exists() and any(destination.samefile(path) for path in taken):
             raise InputError(f"{destination}: is the source itself; choose another destination")
         if dtype is not None:
             opened = in_dtype(opened, dtype)

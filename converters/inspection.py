@@ -12,7 +12,7 @@ from converters import leftovers, remote
 from converters.checkpoint import Variable, open_checkpoint
 from converters.errors import InputError
 from converters.recognize import Recognition, Resemblance, UnknownNetworkError, networks, recognize
-from converters.sources import KERAS_SUFFIXES, PYTORCH_SUFFIXES, is_converted, open_converted
+from converters.sources import KERAS_SUFFIXES, PYTORCH_SUFFIXES, is_converted, open_converted, weights_file
 
 if TYPE_CHECKING:
     from converters.sources import PathLike
@@ -69,7 +69,7 @@ def inspect(path: PathLike, scope: str | None = None, step: int | None = None) -
     Raises:
       InputError: it cannot be read.
     """
-    file_format, variables = _variables(remote.local(path), step)
+    file_format, variables = _variables(weights_file(remote.local(path)), step)
     shapes = {variable.name: variable.shape for variable in variables}
     found, doubt, nearest = None, None, None
     try:

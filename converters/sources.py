@@ -32,6 +32,7 @@ PathLike = str | os.PathLike[str]
 
 PYTORCH_SUFFIXES = (".safetensors", ".pth", ".pt")
 KERAS_SUFFIXES = (".keras", ".weights.h5")
+FOLDER_WEIGHTS, FOLDER_CONFIG = "model.safetensors", "config.json"
 FLOATING_POINT = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -75,10 +76,11 @@ class Source:
 
 @contextmanager
 def open_source(path: PathLike, scope: str | None = None, step: int | None = None) -> Iterator[Source]:
-    """Opens a checkpoint, a `.safetensors`, `.pth`, `.keras` or `.weights.h5` file, and recognises the network in it.
+    """Opens a checkpoint, or a converted file or folder, and recognises the network in it.
 
     Args:
-      path: the file, or whatever else `open_checkpoint` takes, or what `remote.fetch` takes: a URL, a name of the zoo.
+      path: the file, or a folder of `--to huggingface`, or whatever else `open_checkpoint` takes, or what
+        `remote.fetch` takes: a URL, a name of the zoo.
       scope: which network to take from a checkpoint that holds several. A converted file holds one, without a scope of
         slim's; then `scope` is the one to give it, and None takes what the file remembers, or the network's name.
       step: which checkpoint of a training run's directory; None is the newest.
@@ -86,7 +88,7 @@ def open_source(path: PathLike, scope: str | None = None, step: int | None = Non
     Raises:
       InputError: it cannot be read, or holds no network or one that is not whole.
     """
-    path = remote.local(path)
+    path = weights_file(remote.local(path))
     if not is_converted(path):
         # Here, so that converted files are read where what reads checkpoints (crc32c) is not installed.
         from converters.checkpoint import open_checkpoint
@@ -96,6 +98,12 @@ def open_source(path: PathLike, scope: str | None = None, step: int | None = Non
         return
     with open_converted(path) as (variables, read, remembered):
         yield _of_variables(path, variables, read, remembered if scope is None else scope)
+
+
+def weights_file(path: Path) -> Path:
+    """The weights in a folder as the Hugging Face Hub has them; any other path is returned as it is."""
+    inside = path / FOLDER_WEIGHTS
+    return inside if inside.is_file() and (path / FOLDER_CONFIG).is_file() else path
 
 
 def whole(recognition: Recognition, path: PathLike) -> Recognition:

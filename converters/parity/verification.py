@@ -25,7 +25,7 @@ from converters.parity.compare import Report, RoundedWeights, rel_l2
 from converters.parity.page import Compared
 from converters.parity.reference import SlimSide, run_slim
 from converters.parity.tracing import open_trace
-from converters.sources import KERAS_SUFFIXES, PYTORCH_SUFFIXES, PathLike, Source, open_source
+from converters.sources import KERAS_SUFFIXES, PYTORCH_SUFFIXES, PathLike, Source, open_source, weights_file
 from converters.targets.atomic import check_destination
 from slimport import spec
 
@@ -216,7 +216,7 @@ def _target(target: str | None, converted: Any) -> str:
         return target or "pytorch"
     if not isinstance(converted, str | os.PathLike):
         return _target_of_model(target, converted)
-    name = Path(converted).name
+    name = weights_file(Path(converted)).name
     suffixes = {"pytorch": PYTORCH_SUFFIXES, "keras": KERAS_SUFFIXES}
     of_file = next((framework for framework, ends in suffixes.items() if name.endswith(ends)), None)
     if of_file is None:

@@ -44,14 +44,19 @@ TARGETS = (
     Target("keras", ".keras", "keras", _KERAS_DTYPES),
     Target("keras", ".weights.h5", "keras", _KERAS_DTYPES),
     Target("slim", ".ckpt", "slim"),
+    Target("huggingface", "/", "huggingface"),
 )
 
 
-def is_folder(destination: str) -> bool:
-    """Whether a destination is a folder for many outputs: it ends in a slash, or is a folder and no output's name."""
-    return destination.endswith(("/", os.sep)) or (
-        Path(destination).is_dir() and not destination.endswith(tuple(target.suffix for target in TARGETS))
-    )
+def is_folder(destination: str, framework: str | None = None) -> bool:
+    """Whether a destination is a folder for many outputs: it ends in a slash, or is a folder and no output's name.
+
+    For `huggingface` it is one output.
+    """
+    if framework == "huggingface":
+        return False
+    suffixes = tuple(target.suffix for target in TARGETS)
+    return destination.endswith(("/", os.sep)) or (Path(destination).is_dir() and not destination.endswith(suffixes))
 
 
 def target_of(path: Path, framework: str | None = None) -> Target:
@@ -63,9 +68,9 @@ def target_of(path: Path, framework: str | None = None) -> Target:
     for target in TARGETS:
         if path.name.endswith(target.suffix) and framework in (None, target.framework):
             return target
-    # A slim checkpoint is named by a prefix, which need not end in anything.
-    if framework == "slim":
-        return next(target for target in TARGETS if target.framework == "slim")
+    # A slim checkpoint is named by a prefix and a folder by anything: they need not end in what they can end in.
+    if framework in ("slim", "huggingface"):
+        return next(target for target in TARGETS if target.framework == framework)
     suffixes = [target.suffix for target in TARGETS if framework in (None, target.framework)]
     one = f"one of --to {framework}" if framework else "one of"
     raise InputError(f"{path}: the name must end in {one}: {', '.join(suffixes)}")

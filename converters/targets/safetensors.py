@@ -37,6 +37,14 @@ def write(source: Source, path: Path) -> None:
         file.write(_header(source, digests.result()))
 
 
+def metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says about itself, all strings."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        found: dict[str, str] = json.loads(file.read(length))["__metadata__"]
+        return found
+
+
 def _header(source: Source, digests: Mapping[str, str]) -> bytes:
     description = {"network": source.network.to_json(), "scope": source.scope, "source": digests}
     if source.rounding:
