@@ -76,16 +76,6 @@ class Conv2d(nn.Conv2d):
         return F.relu(net) if self.activated else net
 
 
-def variance_scaling_(weight: Tensor) -> Tensor:
-    """Slim's `variance_scaling_initializer()`, the initializer of kernels in `resnet_arg_scope`, in place.
-
-    Normal numbers of standard deviation sqrt(1.3 * 2 / n), drawn again beyond two standard deviations, where n is the
-    number of inputs of an output. Source: `initializers.py` in tf_slim.
-    """
-    deviation = math.sqrt(1.3 * 2 / weight[0].numel())
-    return nn.init.trunc_normal_(weight, std=deviation, a=-2 * deviation, b=2 * deviation)
-
-
 def subsample(inputs: Tensor, factor: int) -> Tensor:
     """Every `factor`-th row and column: [batch, channels, ceil(height / factor), ceil(width / factor)]."""
     return inputs if factor == 1 else inputs[:, :, ::factor, ::factor]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slimport import spec
-from slimport.pytorch import layers
+from slimport.pytorch import layers, training
 from slimport.pytorch.network import Network, Record
 
 
@@ -77,9 +77,7 @@ class ResNet(Network):
 
     def _classifier(self, num_classes: int) -> nn.Module:
         logits = layers.Conv2d(self.network.depth_out, num_classes, 1)
-        layers.variance_scaling_(logits.weight)
-        if logits.bias is not None:
-            nn.init.zeros_(logits.bias)
+        training.initialize(logits)
         return logits
 
     @abstractmethod

@@ -81,7 +81,7 @@ def initialize(model: nn.Module, generator: torch.Generator | None = None) -> No
     the moving mean are 0; gamma and the moving variance are 1.
 
     Args:
-      model: a network of `slimport.pytorch`.
+      model: a network of `slimport.pytorch`, or a part of one.
       generator: of random numbers, on the device of the parameters; None is PyTorch's own.
     """
     for module in model.modules():
