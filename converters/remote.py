@@ -179,7 +179,7 @@ class _Remote:
         from converters.checkpoint.locate import prefix_name
 
         if prefix_name(name) != name:
-            return self.get(f"{prefix_name(name)}.index", sha256)
+            return self.get(f"{prefix_name(name)}.index")
         try:
             return self.get(name, sha256)
         except _NotFoundError as error:
@@ -339,7 +339,8 @@ def _file_system(url: str) -> Any:
         return fsspec.filesystem(protocol, skip_instance_cache=True, **options)
     except ImportError as error:
         package = _PACKAGES.get(protocol)
-        raise InputError(f"{protocol}:// needs {f'pip install {package}' if package else first_line(error)}") from error
+        advice = f"pip install {package}" if package else first_line(error)
+        raise InputError(f"{_public(url)}: {protocol}:// needs a package that is not installed: {advice}") from error
     except ValueError as error:
         raise InputError(f"{_public(url)}: no protocol that slimport knows: {first_line(error)}") from error
 

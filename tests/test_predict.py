@@ -21,6 +21,7 @@ from slimport.labels import imagenet_labels, imagenet_synsets, read_labels
 
 frameworks.import_nets()
 import tensorflow.compat.v1 as tf
+import train_digits
 
 Slimport = Callable[..., Run]
 PHOTOS = [
@@ -62,6 +63,22 @@ def test_a_checkpoint_and_what_it_is_converted_to_predict_what_slim_predicts(tmp
             for guess in prediction.top:
                 assert guess.probability == pytest.approx(truth[guess.index], rel=1e-4)
                 assert guess.name == labels[guess.index]
+
+
+def test_a_trained_network_says_which_digit_it_is(slimport: Slimport, digits_checkpoint: Path, tmp_path: Path) -> None:
+    images, classes = train_digits.digits()
+    paths = []
+    for number in range(1500, 1530):
+        # What inception's central crop leaves of 36x36 is 32x32, which the network was trained on.
+        paths.append(tmp_path / f"{number}.png")
+        pixels = np.pad((images[number, ..., 0] + 1) * 127.5, 2)
+        Image.fromarray(np.rint(pixels).astype(np.uint8)).save(paths[-1])
+    (tmp_path / "labels.txt").write_text("".join(f"the digit {digit}\n" for digit in range(10)))
+    options = ("--labels", tmp_path / "labels.txt", "--size", "32", "--top", "1", "--json")
+    run = slimport("predict", digits_checkpoint, *paths, *options)
+    names = [entry["top"][0]["name"] for entry in json.loads(run.out)["images"]]
+    right = [name == f"the digit {digit}" for name, digit in zip(names, classes[1500:], strict=False)]
+    assert np.mean(right) > 0.85
 
 
 def test_the_names_are_imagenets_in_its_own_order() -> None:

@@ -146,8 +146,8 @@ def test_a_missing_file_is_one_line_and_leaves_nothing(server: Server, tmp_path:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("gs://bucket/m.ckpt", "gs:// needs pip install gcsfs"),
-        ("s3://bucket/m.ckpt", "s3:// needs pip install s3fs"),
+        ("gs://bucket/m.ckpt", "gs:// needs a package that is not installed: pip install gcsfs"),
+        ("s3://bucket/m.ckpt", "s3:// needs a package that is not installed: pip install s3fs"),
         ("nothing://bucket/m.ckpt", "no protocol that slimport knows"),
         ("http://127.0.0.1:9/", "names no file"),
         ("run/model.ckpt", "nothing to fetch"),
@@ -169,7 +169,10 @@ def test_a_v2_checkpoint_brings_its_shards(server: Server, small_v2: Path, suffi
     for path in small_v2.parent.glob("small.ckpt*"):
         server.files[f"/a%20run/{path.name}"] = path.read_bytes()
         server.etags[f"/a%20run/{path.name}"] = '"1"'
-    path = remote.local(f"{server.url}/a%20run/small.ckpt{suffix}", cache=tmp_path)
+    url = f"{server.url}/a%20run/small.ckpt{suffix}"
+    with pytest.raises(InputError, match="several files, which have no one digest"):
+        remote.fetch(url, cache=tmp_path, sha256=DIGEST)
+    path = remote.local(url, cache=tmp_path)
     with open_checkpoint(path) as fetched, open_checkpoint(small_v2) as original:
         assert {name: array.tobytes() for name, array in fetched.items()} == {
             name: array.tobytes() for name, array in original.items()
