@@ -11,13 +11,14 @@ import json
 import multiprocessing
 import os
 import re
+import secrets
 import shutil
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,11 @@ def convert_all(
         (Path(folder) / _RECORDS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made: {error.strerror or error}") from error
-    run = _on_dask(dask, units, force) if dask else _in_processes(units, force, workers or _cores())
+    batch = secrets.token_hex(8)
+    if dask:
+        run = _on_dask(dask, units, force, batch)
+    else:
+        run = _in_processes(units, force, batch, workers or _cores())
     outcomes: dict[Path, Outcome] = {}
     progress(0, len(units))
     for outcome in run:
@@ -108,17 +113,27 @@ def convert_all(
     return [outcomes[unit.destination] for unit in units]
 
 
-def run_unit(unit: Unit, force: bool = False) -> Outcome:
-    """Runs one unit, wherever it is called; what goes wrong is in the outcome."""
+def run_unit(unit: Unit, force: bool = False, batch: str = "") -> Outcome:
+    """Runs one unit, wherever it is called; what goes wrong is in the outcome.
+
+    A unit that was converted in this very `batch` is not converted again: a cluster runs a unit twice where it loses
+    the worker that had its outcome.
+    """
     start = time.perf_counter()
     record = unit.destination.parent / _RECORDS / f"{unit.destination.name}.json"
     try:
         made_from = _description(unit)
-        if not force and _read(record) == {**made_from, "outputs": _fingerprints(_outputs(unit.destination))}:
-            return Outcome(unit, SKIPPED)
+        found = _read(record)
+        made_in = found.pop("batch", None) if isinstance(found, dict) else None
+        if found == {**made_from, "outputs": _fingerprints(_outputs(unit.destination))}:
+            if batch and made_in == batch:
+                return Outcome(unit, CONVERTED, "by a worker that was lost")
+            if not force:
+                return Outcome(unit, SKIPPED)
         record.unlink(missing_ok=True)
         done = convert(unit.source, unit.destination, **unit.options)
-        _write(record, {**made_from, "outputs": _fingerprints(_outputs(unit.destination))})
+        outputs = _fingerprints(_outputs(unit.destination))
+        _write(record, {**made_from, "outputs": outputs, "batch": batch})
         return Outcome(unit, CONVERTED, done.recognition.network.name, time.perf_counter() - start)
     except InputError as error:
         message = str(error)
@@ -134,8 +149,7 @@ def _units(source: PathLike, folder: Path, suffix: str, options: Mapping[str, An
         name = path.name
         for dropped in _DROPPED_SUFFIXES:
             name = name.removesuffix(dropped)
-        # Absolute, since a worker may stand elsewhere.
-        unit = Unit(path.absolute(), (folder / f"{name}{suffix}").absolute(), options)
+        unit = Unit(path, folder / f"{name}{suffix}", options)
         if (other := units.setdefault(unit.destination, unit)) is not unit:
             raise InputError(
                 f"{os.fspath(source)}: {other.source} and {unit.source} would both be {unit.destination.name}; convert "
@@ -191,14 +205,14 @@ def _suffix(framework: str | None) -> str:
     return found
 
 
-def _in_processes(units: Sequence[Unit], force: bool, workers: int) -> Iterator[Outcome]:
+def _in_processes(units: Sequence[Unit], force: bool, batch: str, workers: int) -> Iterator[Outcome]:
     """Runs units in processes. One that kills its process (no memory left, say) fails alone."""
     waiting = list(units)
     while waiting:
         # Spawned: a fork of a process with threads can hang.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(workers, len(waiting)), context, initializer=_ignore_interrupts) as pool:
-            futures = {pool.submit(run_unit, unit, force): unit for unit in waiting}
+            futures = {pool.submit(run_unit, unit, force, batch): unit for unit in waiting}
             try:
                 for future in as_completed(futures):
                     try:
@@ -222,7 +236,7 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _on_dask(address: str, units: Sequence[Unit], force: bool) -> Iterator[Outcome]:
+def _on_dask(address: str, units: Sequence[Unit], force: bool, batch: str) -> Iterator[Outcome]:
     """Runs units on a cluster, which runs those of a lost worker again on the others."""
     from asyncio import CancelledError
 
@@ -237,14 +251,19 @@ def _on_dask(address: str, units: Sequence[Unit], force: bool) -> Iterator[Outco
         except TimeoutError as error:
             raise InputError(f"--dask {address}: the cluster has no worker; start 'dask worker {address}'") from error
         # Not pure: what the same unit gives depends on files.
-        futures = {client.submit(run_unit, unit, force, pure=False): unit for unit in units}
+        futures = {client.submit(run_unit, _absolute(unit), force, batch, pure=False): unit for unit in units}
         for future in distributed.as_completed(futures):
             try:
-                yield future.result()
+                yield replace(future.result(), unit=futures[future])
             # Whatever the cluster says of a unit that it gave up.
             except (Exception, CancelledError) as error:
                 yield Outcome(futures[future], FAILED, f"the cluster gave it up: {type(error).__name__}: {error}")
     _clear(units)
+
+
+def _absolute(unit: Unit) -> Unit:
+    """The unit for a worker that may stand in another folder."""
+    return replace(unit, source=unit.source.absolute(), destination=unit.destination.absolute())
 
 
 def _clear(units: Iterable[Unit]) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +14,6 @@ from conftest import Run
 from converters import InputError, batch, convert, open_checkpoint
 from converters.batch import Unit, convert_all
 from converters.targets.atomic import atomic
-from converters.temporary import temporary_path
 
 Slimport = Callable[..., Run]
 
@@ -69,6 +66,17 @@ def test_what_is_done_is_skipped_until_something_changes(run: Path, tmp_path: Pa
     assert statuses(convert_all(run, out)) == ["converted", "converted", "converted", "skipped"]
     assert statuses(convert_all(run, out, force=True)) == ["converted"] * 4
     assert statuses(convert_all(run, out, scope="resnet_v2")) == ["converted"] * 4
+
+
+def test_a_unit_that_a_cluster_runs_twice_is_converted_once(run: Path, tmp_path: Path) -> None:
+    (tmp_path / ".slimport").mkdir()
+    unit = Unit(run / "model.ckpt-0", tmp_path / "m.safetensors")
+    times = []
+    for made_in in ("first", "first", "second"):
+        outcome = batch.run_unit(unit, True, made_in)
+        assert outcome.status == "converted"
+        times.append(unit.destination.stat().st_mtime_ns)
+    assert times[0] == times[1] < times[2]
 
 
 def test_a_failure_is_reported_at_the_end_and_stops_nothing(slimport: Slimport, run: Path, tmp_path: Path) -> None:
@@ -137,13 +145,13 @@ def test_what_does_not_go_together_is_one_line(
     assert message in done.err
 
 
-def killer(unit: Unit, force: bool = False) -> batch.Outcome:
+def killer(unit: Unit, force: bool, made_in: str) -> batch.Outcome:
     """`run_unit`, except that one unit's process is killed in the middle of its output."""
     if unit.destination.name.startswith("model.ckpt-900"):
         with atomic(unit.destination) as temporary:
             temporary.write_bytes(b"half")
             os.kill(os.getpid(), signal.SIGKILL)
-    return batch.run_unit(unit, force)
+    return batch.run_unit(unit, force, made_in)
 
 
 def test_a_process_that_is_killed_takes_no_other_unit_with_it(
@@ -161,16 +169,15 @@ def test_a_process_that_is_killed_takes_no_other_unit_with_it(
     ]
 
 
-def slowly(unit: Unit, force: bool = False) -> batch.Outcome:
-    """`run_unit`, with time to be killed in the middle of an output, which is then left half-written."""
-    mark = Path(f"{unit.destination.parent}.running")
-    with (mark / str(os.getpid())).open("a") as file:
-        file.write(f"{unit.source.name}\n")
-    half = temporary_path(unit.destination)
-    half.write_bytes(b"half")
-    time.sleep(0.3)
-    half.unlink()
-    return batch.run_unit(unit, force)
+def killed_once(unit: Unit, force: bool, made_in: str) -> batch.Outcome:
+    """`run_unit`, except that the first worker that gets one unit is killed in the middle of its output."""
+    mark = Path(f"{unit.destination.parent}.killed")
+    if unit.source.name == "model.ckpt-2003" and not mark.exists():
+        mark.write_text(str(os.getpid()))
+        with atomic(unit.destination) as temporary:
+            temporary.write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    return batch.run_unit(unit, force, made_in)
 
 
 @pytest.fixture
@@ -189,29 +196,14 @@ def test_a_cluster_that_loses_a_worker_in_the_middle_loses_nothing(
         for path in small_v2.parent.glob("small.ckpt.*"):
             shutil.copy(path, run / path.name.replace("small.ckpt", f"model.ckpt-{step}"))
     damage(run, 900)
-    out, running = tmp_path / "out", tmp_path / "out.running"
-    running.mkdir()
-    monkeypatch.setattr(batch, "run_unit", slowly)
-    killed: list[int] = []
-
-    def kill_one() -> None:
-        while len(list(out.glob("*.safetensors"))) < 3:
-            time.sleep(0.02)
-        pid = int(next(running.iterdir()).name)
-        os.kill(pid, signal.SIGKILL)
-        killed.append(pid)
-
-    thread = threading.Thread(target=kill_one, daemon=True)
-    thread.start()
+    out = tmp_path / "out"
+    monkeypatch.setattr(batch, "run_unit", killed_once)
     seen: list[tuple[int, int]] = []
     address = cluster.scheduler_address  # type: ignore[attr-defined]
     done = convert_all(run, out, dask=address, progress=lambda *step: seen.append(step))
-    thread.join(10)
-    assert killed
+    assert (tmp_path / "out.killed").exists()
     assert sorted(statuses(done)) == ["converted"] * 13 + ["failed"]
     assert seen[-1] == (14, 14)
-    started = [name for path in running.iterdir() for name in path.read_text().split()]
-    assert len(started) > len(set(started)) == 14, "no unit was running when its worker was killed"
     monkeypatch.undo()
     convert_all(run, tmp_path / "here")
     here = {path.name: path.read_bytes() for path in (tmp_path / "here").glob("*.safetensors")}
