@@ -30,7 +30,7 @@ from slimport import spec
 warnings.filterwarnings("ignore", message="`layer.apply` is deprecated")
 
 # The families of which tf_slim has a module, with the module's arg scope.
-ARG_SCOPES = {"resnet_v1": "resnet_arg_scope", "resnet_v2": "resnet_arg_scope"}
+ARG_SCOPES = {"resnet_v1": "resnet_arg_scope", "resnet_v2": "resnet_arg_scope", "vgg": "vgg_arg_scope"}
 
 
 def random_value(name: str, shape: tuple[int, ...], generator: np.random.Generator) -> Any:

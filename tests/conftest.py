@@ -40,6 +40,7 @@ SMALL_NETWORKS: dict[str, spec.Network] = {
         (spec.lite_block("block1", 8, 2, 2), spec.lite_block("block2", 12, 3, 1)), root_depths=(4, 5, 6), lite=True
     ),
     "resnet_v2": SMALL,
+    "vgg": spec.VGG((spec.ConvBlock(4, 1), spec.ConvBlock(6, 2)), 7, fc_depths=(12, 10)),
 }
 
 
@@ -77,7 +78,7 @@ def save_small(
             builder.build(network, images, is_training=False, scope=scope)
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    make_checkpoint.save(build, path, file_format, seed, network.in_channels)
+    make_checkpoint.save(build, path, file_format, seed, network.in_channels, network.default_image_size)
     return path
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow.compat.v1 as tf
 import tf_slim.nets
 
-from slimport.nets import resnet_utils, resnet_v1, resnet_v2
+from slimport.nets import resnet_utils, resnet_v1, resnet_v2, vgg
 
 # Halves the time in which TensorFlow builds a graph (see `converters.parity.tf_slim.building_graphs`).
 tf.disable_tensor_equality()
@@ -51,3 +51,4 @@ def replace(name: str, module: types.ModuleType, **changed: Any) -> None:
 replace("resnet_utils", resnet_utils)
 replace("resnet_v1", resnet_v1, resnet_v1=old_signature(resnet_v1.resnet_v1))
 replace("resnet_v2", resnet_v2, resnet_v2=old_signature(resnet_v2.resnet_v2))
+replace("vgg", vgg)

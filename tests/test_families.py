@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SMALL_NETWORKS, random_weights, save_small
+from conftest import SMALL_NETWORKS, SMALL_V1, random_images, random_weights, save_small
 
 import slimport.keras
 import slimport.pytorch
-from converters import convert, frameworks, inspect, verify
+from converters import convert, frameworks, inspect, models, verify
 from converters.mapping import keras_name, pytorch_name, pytorch_shape
+from converters.parity import ports, tf_slim
+from converters.parity.compare import compare
 from converters.recognize import recognize
 from slimport import spec
 
@@ -47,6 +51,33 @@ def test_a_checkpoint_goes_to_both_ports_and_back(name: str, tmp_path: Path) -> 
             np.testing.assert_array_equal(back.get_tensor(variable), there.get_tensor(variable))
 
 
+@pytest.mark.parametrize(
+    ("network", "arguments"),
+    [
+        (SMALL_V1, {"output_stride": 4, "global_pool": False, "spatial_squeeze": False}),
+        (SMALL_V1, {"output_stride": 8, "global_pool": False, "spatial_squeeze": False}),
+        (spec.ResNetV1(SMALL_V1.blocks, in_channels=16, include_root_block=False), {"output_stride": 1}),
+        (SMALL_NETWORKS["resnet_v1_beta"], {"output_stride": 4, "multi_grid": (1, 2, 4)}),
+        (SMALL_NETWORKS["resnet_v1_lite"], {"output_stride": 4, "multi_grid": (1, 2, 4), "global_pool": True}),
+        (SMALL_NETWORKS["vgg"], {"fc_conv_padding": "SAME", "spatial_squeeze": False}),
+        (SMALL_NETWORKS["vgg"], {"global_pool": True}),
+        (replace(SMALL_NETWORKS["vgg"], num_classes=None, in_channels=1), {}),
+    ],
+)
+def test_arguments_mean_what_they_mean_in_slim(network: spec.Network, arguments: dict[str, Any]) -> None:
+    weights = random_weights(network)
+    images = random_images((2, 33, 46, network.in_channels))
+    truth = tf_slim.record(network, "", weights, images, "float64", **arguments)
+    assert list(truth) == network.end_points("", **arguments)
+    model = models.pytorch_port(network, weights.items(), scope="", **arguments)
+    port = ports.record_pytorch(model, images, "float64", "cpu")
+    assert list(port) == list(truth)
+    assert not [row for row in compare(port, truth) if not row.ok]
+    model = models.keras_port(network, weights.items(), scope="", **arguments)
+    port = ports.record_keras(model, "", images, "float64", "cpu")
+    assert not [row for row in compare(port, truth) if not row.ok]
+
+
 @pytest.mark.parametrize("name", spec.NETWORKS)
 def test_a_network_of_a_name_is_known_by_its_variables_and_its_json(name: str) -> None:
     network = spec.NETWORKS[name]
@@ -63,6 +94,7 @@ def test_both_ports_have_a_function_of_the_name_and_the_variables_of_the_rule(na
     with torch.device("meta"):
         model = getattr(slimport.pytorch, name)()
     assert model.network == network
+    assert model.arguments == network.arguments
     state = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items() if "num_batches" not in key}
     assert state == {pytorch_name(n): pytorch_shape(n, shape) for n, shape in network.variables().items()}
 

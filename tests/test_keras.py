@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import DEPTHS, ROOT, SMALL, SMALL_NETWORKS, SMALL_V1, named, random_images, random_weights
+from conftest import DEPTHS, ROOT, SMALL, named, random_images, random_weights
 
 from converters import convert, frameworks, load_keras, models, verify
 from converters.parity import ports, tf_slim
@@ -63,11 +63,6 @@ def test_float32_is_within_tf_slims_own_rounding_at_every_end_point() -> None:
         (SMALL, {"output_stride": 4, "global_pool": False, "spatial_squeeze": False}),
         (SMALL, {"spatial_squeeze": False}),
         (spec.ResNetV2(SMALL.blocks), {"global_pool": False}),
-        (SMALL_V1, {"output_stride": 4, "global_pool": False, "spatial_squeeze": False}),
-        (SMALL_V1, {"output_stride": 8, "global_pool": False, "spatial_squeeze": False}),
-        (SMALL_NETWORKS["resnet_v1_beta"], {"output_stride": 4, "multi_grid": (1, 2, 4)}),
-        (SMALL_NETWORKS["resnet_v1_lite"], {"output_stride": 4, "multi_grid": (1, 2, 4), "global_pool": True}),
-        (spec.ResNetV1(SMALL_V1.blocks, in_channels=16, include_root_block=False), {"output_stride": 1}),
         (spec.ResNetV2(SMALL.blocks, 7, in_channels=16, include_root_block=False), {"output_stride": 1}),
     ],
 )

@@ -87,16 +87,17 @@ def described(variables: list[Any]) -> list[tuple[str, list[int], str]]:
     return [(v.op.name.split("/net/")[1], v.shape.as_list(), v.dtype.name) for v in variables]
 
 
-@pytest.mark.parametrize("name", ["resnet_v1_50", "resnet_v2_50"])
-def test_collections_are_tf_slims(name: str) -> None:
+@pytest.mark.parametrize("family", ["resnet_v1", "resnet_v2"])
+def test_collections_are_tf_slims(family: str) -> None:
     counts = []
-    for module in tf_slims_and_ours(name):
+    for module in tf_slims_and_ours(f"{family}_50"):
         with tf.Graph().as_default() as graph:
+            blocks = [getattr(module, f"{family}_block")("block1", base_depth=2, num_units=2, stride=2)]
             with slim.arg_scope(module.resnet_arg_scope()):
-                getattr(module, name)(tf.zeros((1, 64, 64, 3)), 10, is_training=True)
+                getattr(module, family)(tf.zeros((1, 64, 64, 3)), blocks, 10, is_training=True)
             counts.append({key: len(tf.get_collection(key)) for key in graph.collections})
     assert counts[1] == counts[0]
-    assert counts[0][f"{name}/_end_points"] > 0
+    assert counts[0][f"{family}/_end_points"] > 0
 
 
 def test_end_points_that_models_slim_adds() -> None:
@@ -172,3 +173,21 @@ def test_v1_collects_block_outputs_before_they_are_subsampled() -> None:
         )
     assert end_points["net/block1"].shape == (1, 16, 16, 8)
     assert net.shape == (1, 8, 8, 8)
+
+
+def test_vgg_is_tf_slims() -> None:
+    theirs, ours = tf_slims_and_ours("vgg_16")
+    with tf.Graph().as_default(), tf.Session() as session:
+        images = tf.constant(random_images((1, 224, 224, 3)))
+        runs = []
+        for module in (theirs, ours):
+            with slim.arg_scope(module.vgg_arg_scope()), tf.variable_scope("", reuse=bool(runs)):
+                _, end_points = module.vgg_16(images, 10, is_training=False)
+            # The second graph under a scope has another name scope, and slim names a pool by that.
+            runs.append({end_point.replace("vgg_16_1/", "vgg_16/"): net for end_point, net in end_points.items()})
+        assert list(runs[1]) == list(runs[0])
+        variables = {v.op.name.removeprefix("vgg_16/"): tuple(v.shape.as_list()) for v in tf.global_variables()}
+        assert variables == spec.NETWORKS["vgg_16"].with_classes(10).variables()
+        session.run(tf.global_variables_initializer())
+        for name, (their, our) in session.run({name: (runs[0][name], runs[1][name]) for name in runs[0]}).items():
+            np.testing.assert_array_equal(our, their, err_msg=name)

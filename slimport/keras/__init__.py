@@ -14,6 +14,7 @@ from slimport.keras.resnet_v1_beta import (
     resnet_v1_beta,
 )
 from slimport.keras.resnet_v2 import resnet_v2, resnet_v2_50, resnet_v2_101, resnet_v2_152, resnet_v2_200
+from slimport.keras.vgg import vgg, vgg_16, vgg_19, vgg_a
 
 __all__ = [
     "build",
@@ -33,4 +34,8 @@ __all__ = [
     "resnet_v2_101",
     "resnet_v2_152",
     "resnet_v2_200",
+    "vgg",
+    "vgg_16",
+    "vgg_19",
+    "vgg_a",
 ]

@@ -22,12 +22,19 @@ def end_points(model: Any, scope: str | None = None) -> Any:
     prefix = model.name.replace("__", "/") if scope is None else scope
     prefix = f"{prefix}/" if prefix else ""
     layers = {layer.name: layer for layer in model.layers}
+    named = (
+        keras.layers.Conv2D,
+        keras.layers.Add,
+        keras.layers.Identity,
+        keras.layers.Reshape,
+        keras.layers.MaxPooling2D,
+    )
     outputs: dict[str, Any] = {}
     for name, layer in layers.items():
         end_point = name.replace("__", "/")
-        if isinstance(layer, keras.layers.Conv2D | keras.layers.Add | keras.layers.Identity | keras.layers.Reshape):
-            # Slim's end point of a layer is what leaves its normalizer and activation.
-            parts = [f"{name}__Relu", f"{name}__BatchNorm", name]
+        if isinstance(layer, named) and not name.endswith(("__MaxPool", "__squeezed")):
+            # Slim's end point of a layer is what leaves its normalizer, its activation and its squeeze.
+            parts = [f"{name}__squeezed", f"{name}__Relu", f"{name}__BatchNorm", name]
             outputs[prefix + end_point] = next(layers[part] for part in parts if part in layers).output
         elif isinstance(layer, keras.layers.GlobalAveragePooling2D):
             outputs[end_point] = layer.output

@@ -58,23 +58,23 @@ def conv2d(
     *,
     normalized: bool = False,
     activated: bool | None = None,
+    valid: bool = False,
 ) -> Tensor:
     """`slim.conv2d` or `conv2d_same`: a convolution with bias, or, `normalized`, one with BatchNorm.
 
     A normalized one is `activated` by ReLU if not said otherwise (slim's `activation_fn=None`), another is not.
     As in `conv2d_same`, a strided kernel wider than 1 is padded explicitly, alike on both sides: SAME would pad an even
-    side at its end only.
+    side at its end only. With slim's VALID there is no padding.
     """
-    padding = "same"
     if stride > 1 and kernel_size > 1:
         side = rate * (kernel_size - 1) // 2
         inputs = keras.layers.ZeroPadding2D(side, dtype=dtype, name=layer_name(f"{scope}/Pad"))(inputs)
-        padding = "valid"
+        valid = True
     net = keras.layers.Conv2D(
         depth,
         kernel_size,
         strides=stride,
-        padding=padding,
+        padding="valid" if valid else "same",
         dilation_rate=rate,
         use_bias=not normalized,
         dtype=dtype,

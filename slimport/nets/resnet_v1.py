@@ -136,7 +136,7 @@ def resnet_v1(
     )
 
 
-resnet_v1.default_image_size = spec.ResNetV1.default_image_size  # type: ignore[attr-defined]
+resnet_v1.default_image_size = spec.NETWORKS["resnet_v1_50"].default_image_size  # type: ignore[attr-defined]
 
 
 def build(network: spec.ResNet, inputs: Tensor, **arguments: Any) -> tuple[Tensor, dict[str, Tensor]]:

@@ -137,7 +137,7 @@ def resnet_v2(
     )
 
 
-resnet_v2.default_image_size = spec.ResNetV2.default_image_size  # type: ignore[attr-defined]
+resnet_v2.default_image_size = spec.NETWORKS["resnet_v2_50"].default_image_size  # type: ignore[attr-defined]
 
 
 def build(network: spec.ResNet, inputs: Tensor, **arguments: Any) -> tuple[Tensor, dict[str, Tensor]]:

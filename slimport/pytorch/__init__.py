@@ -13,8 +13,10 @@ from slimport.pytorch.resnet_v1_beta import (
     resnet_v1_beta,
 )
 from slimport.pytorch.resnet_v2 import ResNetV2, resnet_v2, resnet_v2_50, resnet_v2_101, resnet_v2_152, resnet_v2_200
+from slimport.pytorch.vgg import VGG, vgg, vgg_16, vgg_19, vgg_a
 
 __all__ = [
+    "VGG",
     "Network",
     "Optimized",
     "ResNetV1",
@@ -41,4 +43,8 @@ __all__ = [
     "resnet_v2_152",
     "resnet_v2_200",
     "save",
+    "vgg",
+    "vgg_16",
+    "vgg_19",
+    "vgg_a",
 ]

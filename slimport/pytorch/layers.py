@@ -42,11 +42,11 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class Conv2d(nn.Conv2d):
-    """`slim.conv2d` or `conv2d_same`: a convolution with bias, or, `normalized`, one with BatchNorm and ReLU.
+    """`slim.conv2d` or `conv2d_same`: a convolution with bias, or, `normalized`, one with BatchNorm.
 
-    With `activated` False, a normalized one has BatchNorm alone (slim's `activation_fn=None`).
+    A normalized one is `activated` by ReLU if not said otherwise (slim's `activation_fn=None`), another is not.
     `conv2d_same` pads alike on both sides at every stride, and slim's SAME at stride 1 does so for odd kernels: both
-    are this one padding.
+    are this one padding. With slim's VALID there is none.
     """
 
     def __init__(
@@ -58,21 +58,21 @@ class Conv2d(nn.Conv2d):
         rate: int = 1,
         *,
         normalized: bool = False,
-        activated: bool = True,
+        activated: bool | None = None,
+        valid: bool = False,
     ) -> None:
-        padding = rate * (kernel_size - 1) // 2
+        padding = 0 if valid else rate * (kernel_size - 1) // 2
         super().__init__(depth_in, depth, kernel_size, stride, padding, dilation=rate, bias=not normalized)
         if normalized:
             # The scope that slim gives a convolution's normalizer.
             self.BatchNorm = BatchNorm(depth)
         self.normalized = normalized
-        self.activated = activated
+        self.activated = normalized if activated is None else activated
 
     def forward(self, inputs: Tensor) -> Tensor:
         net = super().forward(inputs)
-        if not self.normalized:
-            return net
-        net = self.BatchNorm(net)
+        if self.normalized:
+            net = self.BatchNorm(net)
         return F.relu(net) if self.activated else net
 
 

@@ -60,6 +60,7 @@ class ResNetV1Beta(ResNet):
             spatial_squeeze=spatial_squeeze,
             scope=scope,
         )
+        self.multi_grid = multi_grid
 
     def unit(self, unit: spec.PlacedUnit) -> Original:
         return LiteBottleneck(unit) if self.network.lite else Original(unit)

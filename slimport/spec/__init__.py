@@ -17,6 +17,7 @@ from slimport.spec.resnet import Block, PlacedUnit, ResNet, Unit
 from slimport.spec.resnet_v1 import ResNetV1, resnet_v1_block
 from slimport.spec.resnet_v1_beta import ResNetV1Beta, lite_block
 from slimport.spec.resnet_v2 import ResNetV2, resnet_v2_block
+from slimport.spec.vgg import VGG, ConvBlock
 
 __all__ = [
     "BATCH_NORM_DECAY",
@@ -24,7 +25,9 @@ __all__ = [
     "FAMILIES",
     "NETWORKS",
     "VARIABLE_LEAVES",
+    "VGG",
     "Block",
+    "ConvBlock",
     "Network",
     "PlacedUnit",
     "ResNet",
@@ -41,7 +44,7 @@ __all__ = [
 ]
 
 # Where the variables of one look like those of another, the one that asks for more stands first.
-FAMILIES: dict[str, type[Network]] = {family.family: family for family in (ResNetV1Beta, ResNetV1, ResNetV2)}
+FAMILIES: dict[str, type[Network]] = {family.family: family for family in (ResNetV1Beta, ResNetV1, ResNetV2, VGG)}
 
 NETWORKS: dict[str, Network] = {
     name: network for family in FAMILIES.values() for name, network in family.named().items()

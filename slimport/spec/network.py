@@ -31,7 +31,6 @@ class Network(ABC):
     """What it is recognised by, in a sentence."""
     arguments: ClassVar[Mapping[str, Any]]
     """The builders' arguments beside the description, with their defaults."""
-    default_image_size: ClassVar[int] = 224
     classifier: ClassVar[str]
     """The scope of the layer that makes the logits."""
     background: ClassVar[bool]
@@ -50,6 +49,11 @@ class Network(ABC):
     @abstractmethod
     def preprocessing(self) -> Preprocessing:
         """Slim's preprocessing of its ImageNet releases: RGB scaled to [-1, 1], or RGB less its means on ImageNet."""
+
+    @property
+    def default_image_size(self) -> int:
+        """Slim's, the side of the images that it was made for."""
+        return 224
 
     @property
     def default_scope(self) -> str:
@@ -136,3 +140,9 @@ def batch_norm(scope: str, depth: int) -> Iterator[tuple[str, Shape]]:
     """The variables of `slim.batch_norm` with a gamma."""
     for leaf in ("gamma", "beta", "moving_mean", "moving_variance"):
         yield f"{scope}/{leaf}", (depth,)
+
+
+def depth_in(shapes: Mapping[str, Shape], kernel: str) -> int:
+    """The channels that a convolution's kernel takes; 3, those of an image, where it is missing."""
+    shape = shapes.get(kernel, ())
+    return shape[2] if len(shape) == 4 else 3

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from slimport.spec.network import VARIABLE_LEAVES, Network, Shape, batch_norm, conv, scoped
+from slimport.spec.network import VARIABLE_LEAVES, Network, Shape, batch_norm, conv, depth_in, scoped
 
 R = TypeVar("R", bound="ResNet")
 
@@ -270,12 +270,6 @@ class ResNet(Network):
     def from_json(cls: type[R], data: Mapping[str, Any]) -> R:
         blocks = tuple(Block(scope, tuple(Unit(*unit) for unit in units)) for scope, units in data["blocks"])
         return super().from_json({**data, "blocks": blocks})
-
-
-def depth_in(shapes: Mapping[str, Shape], kernel: str) -> int:
-    """The channels that a convolution's kernel takes; 3, those of an image, where it is missing."""
-    shape = shapes.get(kernel, ())
-    return shape[2] if len(shape) == 4 else 3
 
 
 def bottleneck_block(scope: str, base_depth: int, num_units: int, stride: int) -> Block:

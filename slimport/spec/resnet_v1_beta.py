@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from slimport.spec.network import Preprocessing, Shape, conv, scoped
-from slimport.spec.resnet import BOTTLENECK_BLOCKS, Block, PlacedUnit, RootConvolution, Unit, UnitKind, depth_in
+from slimport.spec.network import Preprocessing, Shape, conv, depth_in, scoped
+from slimport.spec.resnet import BOTTLENECK_BLOCKS, Block, PlacedUnit, RootConvolution, Unit, UnitKind
 from slimport.spec.resnet_v1 import ResNetV1
 
 
