@@ -27,7 +27,7 @@ from converters.checkpoint.bundle import data_paths, index_path
 from converters.checkpoint.locate import candidates, ends_as_table, is_archive, locate, prefix_name
 from converters.conversion import convert
 from converters.errors import InputError, first_line
-from converters.sources import KERAS_SUFFIXES, PYTORCH_SUFFIXES, PathLike
+from converters.sources import CONVERTED_SUFFIXES, PathLike
 from converters.targets import TARGETS
 from converters.targets.atomic import atomic
 from converters.temporary import left_over
@@ -39,7 +39,7 @@ Progress = Callable[[int, int], None]
 CONVERTED, SKIPPED, FAILED = "converted", "skipped", "failed"
 
 _RECORDS = ".slimport"
-_DROPPED_SUFFIXES = (".tar.gz", ".tgz", ".tar", ".ckpt", *KERAS_SUFFIXES, *PYTORCH_SUFFIXES)
+_DROPPED_SUFFIXES = (".tar.gz", ".tgz", ".tar", ".ckpt", *CONVERTED_SUFFIXES)
 _CONNECT_S, _WORKER_S = 5, 30
 
 
@@ -189,7 +189,7 @@ def _source_of(path: Path) -> Path | None:
     prefix = path.with_name(prefix_name(path.name))
     if index_path(prefix).is_file():
         return prefix
-    known = path.name.endswith(PYTORCH_SUFFIXES + KERAS_SUFFIXES) or ends_as_table(path) or is_archive(path)
+    known = path.name.endswith(CONVERTED_SUFFIXES) or ends_as_table(path) or is_archive(path)
     return path if known else None
 
 
@@ -292,7 +292,7 @@ def _description(unit: Unit) -> dict[str, Any]:
 
 def _files(source: Path) -> list[Path]:
     """The files that hold a source."""
-    if source.is_file() and (source.name.endswith(PYTORCH_SUFFIXES + KERAS_SUFFIXES) or is_archive(source)):
+    if source.is_file() and (source.name.endswith(CONVERTED_SUFFIXES) or is_archive(source)):
         return [source]
     located = locate(source)
     return list(located.v1_files) or [index_path(located.path), *data_paths(located.path)]

@@ -139,7 +139,7 @@ def inspect(src: str, scope: str | None, step: int | None, depth: int | None, ev
 @source
 @click.argument("dst", type=click.Path())
 @click.option(
-    "--to", metavar="TARGET", help="pytorch, keras, slim or huggingface, a folder; follows from DST's suffix."
+    "--to", metavar="TARGET", help="pytorch, onnx, keras, slim or huggingface, a folder; follows from DST's suffix."
 )
 @click.option(
     "--dtype", metavar="DTYPE", help="float16, bfloat16, float32 or float64, of the weights. [as SRC has them]"
@@ -160,7 +160,7 @@ def convert(
     workers: int | None,
     dask: str | None,
 ) -> None:
-    """Convert the network in SRC to DST: .safetensors, .pth, .keras, .weights.h5, or .ckpt for a slim checkpoint.
+    """Convert the network in SRC to DST: .safetensors, .pth, .pt2, .onnx, .keras, .weights.h5, or .ckpt for slim.
 
     DST appears whole or not at all. Where it is a folder, or ends in /, every checkpoint of SRC, a folder or a quoted
     pattern, is converted into it, side by side; what is there and still holds is skipped.
@@ -205,7 +205,7 @@ def convert(
 @cli.command()
 @source
 @click.argument("converted", required=False, type=click.Path())
-@click.option("--target", metavar="TARGET", help="pytorch or keras; follows from CONVERTED, else pytorch.")
+@click.option("--target", metavar="TARGET", help="pytorch, keras or onnx; follows from CONVERTED, else pytorch.")
 @click.option(
     "--dtype", metavar="DTYPE", help="float32 or float64. [float64, where the target computes in it throughout]"
 )
@@ -505,6 +505,7 @@ def _report_text(report: Report) -> str:
             f"rel_l2 {moved[report.rounded.worst]:.2e} at worst ({report.rounded.worst}), {output} by "
             f"{moved[output]:.2e}"
         )
+    lines += [f"note: {note}" for note in report.notes]
     return "\n".join(lines + [prefix + _verdict_text(one) for prefix, one in said.items()])
 
 

@@ -44,7 +44,7 @@ def import_keras() -> Any:
         if not installed:
             raise InputError("Keras needs a backend: pip install 'slimport[tensorflow]' or 'slimport[pytorch]'")
         os.environ["KERAS_BACKEND"] = installed[0]
-    with _quiet():
+    with quiet():
         keras = _import("keras", "keras")
         if keras.config.backend() == "tensorflow":
             # TensorFlow prints at its own import, which Keras may put off.
@@ -87,9 +87,24 @@ def import_ml_dtypes() -> Any:
     return _import("ml_dtypes", "bfloat16")
 
 
+def import_onnx() -> Any:
+    """ONNX's own package: the file format."""
+    return _import("onnx", "onnx")
+
+
+def import_onnxscript() -> Any:
+    """ONNX Script, which PyTorch's exporter is built on."""
+    return _import("onnxscript", "onnx")
+
+
+def import_onnxruntime() -> Any:
+    """ONNX Runtime, which runs ONNX files."""
+    return _import("onnxruntime", "onnx")
+
+
 def import_nets() -> Any:
     """TensorFlow 1's interface, with tf_slim working: the module `slimport.nets`."""
-    with _quiet():
+    with quiet():
         _import("tf_slim", "tensorflow")
         return _import("slimport.nets", "tensorflow")
 
@@ -122,8 +137,8 @@ def _keras_config() -> Path:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Holds back what TensorFlow's C++ side prints to stderr at import; shows it if the import fails."""
+def quiet() -> Iterator[None]:
+    """Holds back what a framework prints and warns of, TensorFlow's C++ side too; shows it if the block fails."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     with tempfile.TemporaryFile() as held, warnings.catch_warnings():

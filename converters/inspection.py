@@ -12,7 +12,7 @@ from converters import leftovers, remote
 from converters.checkpoint import Variable, open_checkpoint
 from converters.errors import InputError
 from converters.recognize import Recognition, Resemblance, UnknownNetworkError, networks, recognize
-from converters.sources import KERAS_SUFFIXES, PYTORCH_SUFFIXES, is_converted, open_converted, weights_file
+from converters.sources import CONVERTED_SUFFIXES, is_converted, open_converted, weights_file
 
 if TYPE_CHECKING:
     from converters.sources import PathLike
@@ -94,7 +94,7 @@ def _variables(path: Path, step: int | None) -> tuple[str, tuple[Variable, ...]]
     if is_converted(path):
         with open_converted(path) as (variables, _, _):
             found = tuple(Variable(name, shape, dtype) for name, (shape, dtype) in variables.items())
-        suffix = next(suffix for suffix in PYTORCH_SUFFIXES + KERAS_SUFFIXES if path.name.endswith(suffix))
+        suffix = next(suffix for suffix in CONVERTED_SUFFIXES if path.name.endswith(suffix))
         return suffix.removeprefix("."), found
     with open_checkpoint(path, step) as checkpoint:
         return checkpoint.format, tuple(checkpoint.variables.values())

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters import frameworks, mapping, remote
+from converters import frameworks, mapping, programs, remote
 from converters.digests import sha256_of
 from converters.errors import InputError, first_line
 from converters.mapping import Array
@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 
-PYTORCH_SUFFIXES = (".safetensors", ".pth", ".pt")
+PYTORCH_SUFFIXES = (".safetensors", ".pth", ".pt", ".pt2")
 KERAS_SUFFIXES = (".keras", ".weights.h5")
+ONNX_SUFFIXES = (".onnx",)
+PROGRAM_SUFFIXES = (".pt2", ".onnx")
+CONVERTED_SUFFIXES = PYTORCH_SUFFIXES + KERAS_SUFFIXES + ONNX_SUFFIXES
 FOLDER_WEIGHTS, FOLDER_CONFIG = "model.safetensors", "config.json"
 FLOATING_POINT = ("float16", "bfloat16", "float32", "float64")
 
@@ -68,6 +71,11 @@ class Source:
     def digests(self) -> dict[str, str]:
         """The SHA-256 of each file, in hex, by the file's name."""
         return {path.name: sha256_of(path) for path in self.files}
+
+    def description(self, digests: Mapping[str, str]) -> dict[str, Any]:
+        """What a converted file says about where it comes from, as plain JSON values."""
+        described = {"network": self.network.to_json(), "scope": self.scope, "source": dict(digests)}
+        return {**described, "rounding": self.rounding.to_json()} if self.rounding else described
 
     def arrays(self) -> dict[str, Array]:
         """All variables at once, by slim's name relative to the scope."""
@@ -152,14 +160,15 @@ def open_converted(path: Path) -> Iterator[Converted]:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    opened = _open_keras if path.name.endswith(KERAS_SUFFIXES) else _open_pytorch
+    open_suffix = {KERAS_SUFFIXES: _open_keras, ONNX_SUFFIXES: _open_onnx, PYTORCH_SUFFIXES: _open_pytorch}
+    opened = next(open_ for suffixes, open_ in open_suffix.items() if path.name.endswith(suffixes))
     with opened(path) as converted:
         yield converted
 
 
 def is_converted(path: Path) -> bool:
     """Whether a name is a converted file's, and not a checkpoint's."""
-    return path.name.endswith(PYTORCH_SUFFIXES + KERAS_SUFFIXES)
+    return path.name.endswith(CONVERTED_SUFFIXES)
 
 
 def _of_variables(
@@ -189,11 +198,16 @@ def _open_pytorch(path: Path) -> Iterator[Converted]:
             yield opened
         return
     torch = frameworks.import_torch()
-    try:
-        # Nothing is ever unpickled but tensors.
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        raise InputError(f"{path}: not a PyTorch file of plain tensors: {first_line(error)}") from error
+    scope = None
+    if path.suffix == ".pt2":
+        program, notes = programs.load_pt2(path)
+        state, scope = {name: tensor.detach() for name, tensor in program.state_dict.items()}, notes.get("scope")
+    else:
+        try:
+            # Nothing is ever unpickled but tensors.
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:
+            raise InputError(f"{path}: not a PyTorch file of plain tensors: {first_line(error)}") from error
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise InputError(f"{path}: not a state dict, a dict from names to tensors")
     names = {slim: pytorch for pytorch, slim in mapping.slim_names(state.keys()).items()}
@@ -201,7 +215,7 @@ def _open_pytorch(path: Path) -> Iterator[Converted]:
     def read(name: str) -> Array:
         return mapping.slim_layout(name, mapping.tensor_array(state[names[name]]))
 
-    yield {name: (read(name).shape, read(name).dtype) for name in names}, read, None
+    yield {name: (read(name).shape, read(name).dtype) for name in names}, read, scope
 
 
 @contextmanager
@@ -233,6 +247,27 @@ def _open_safetensors(path: Path) -> Iterator[Converted]:
 
 
 _SAFETENSORS_DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
+
+
+@contextmanager
+def _open_onnx(path: Path) -> Iterator[Converted]:
+    model, notes = programs.load_onnx(path)
+    from onnx.helper import tensor_dtype_to_np_dtype
+    from onnx.numpy_helper import to_array
+
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    # Beside the weights, which have PyTorch's names, stand constants of the program.
+    weights = [name for name in tensors if "." in name]
+    names = {slim: pytorch for pytorch, slim in mapping.slim_names(weights).items()}
+
+    def read(name: str) -> Array:
+        return mapping.slim_layout(name, to_array(tensors[names[name]]))
+
+    def variable(name: str) -> tuple[spec.Shape, np.dtype[Any]]:
+        tensor = tensors[names[name]]
+        return mapping.slim_shape(name, tuple(tensor.dims)), np.dtype(tensor_dtype_to_np_dtype(tensor.data_type))
+
+    yield {name: variable(name) for name in names}, read, notes.get("scope")
 
 
 @contextmanager

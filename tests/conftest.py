@@ -135,7 +135,7 @@ class Run:
     err: str
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def slimport() -> Callable[..., Run]:
     """Runs the command in a process of its own."""
 

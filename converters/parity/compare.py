@@ -136,6 +136,7 @@ class Report:
     reference: the trace that TF-Slim's side came from; None if the TF-Slim graph ran here.
     rounded: where the converted file's weights are the source's, rounded.
     other: the same comparison in the other dtype, where that was measured too; it counts for the verdict.
+    notes: what a reader must know of how the port's end points came about.
     """
 
     network: str
@@ -151,6 +152,7 @@ class Report:
     reference: str | None = None
     rounded: RoundedWeights | None = None
     other: Report | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -213,6 +215,7 @@ class Report:
             "first_difference": self.first_difference,
             "weights": {"compared": self.weights_compared, "different": list(self.weights_different)},
             "rounded": self.rounded and self.rounded.to_json(),
+            "notes": list(self.notes),
         }
         if self.other is not None:
             data["other"] = self.other.to_json()

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from converters import frameworks
-from converters.errors import InputError
+from converters import frameworks, programs
+from converters.errors import InputError, first_line
 from converters.mapping import Array
 
 
@@ -50,6 +51,95 @@ def record_pytorch(model: Any, images: Array, dtype: str, device: str) -> dict[s
     return values
 
 
+def pt2_module(path: Path) -> Any:
+    """The program in a `.pt2` file as a module with `end_points`, for `record_pytorch`.
+
+    Raises:
+      InputError: slimport did not write it.
+    """
+    torch = frameworks.import_torch()
+    program, notes = programs.load_pt2(path)
+    names = _end_points(path, notes)
+
+    class Recorder(torch.fx.Interpreter):  # type: ignore[misc, name-defined]
+        """Runs the program's operations one by one and keeps what is an end point."""
+
+        def __init__(self, module: Any) -> None:
+            super().__init__(module)
+            self.values: dict[str, Any] = {}
+
+        def run_node(self, node: Any) -> Any:
+            value = super().run_node(node)
+            if node.name in names.values():
+                self.values[node.name] = value
+            return value
+
+    class Program(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            # Its guards ask for the dtype that it was written in.
+            self.program = program.module(check_guards=False)
+
+        def end_points(self, images: Any) -> tuple[Any, dict[str, Any]]:
+            recorder = Recorder(self.program)
+            output = recorder.run(images)
+            return output, {name: recorder.values[value] for name, value in names.items()}
+
+    return Program()
+
+
+def record_onnx(path: Path, images: Array, device: str) -> dict[str, Array]:
+    """Runs an ONNX file in ONNX Runtime, with its default optimizations.
+
+    The output is that of the file as it is. A second session, of a copy in memory that returns them too, gives the end
+    points inside.
+
+    Args:
+      path: the file; it decides on the dtype.
+      images: [batch, height, width, channels].
+      device: `cpu` or `cuda`.
+
+    Returns:
+      {slim end point name: NHWC array}.
+
+    Raises:
+      InputError: slimport did not write it, or ONNX Runtime cannot run it.
+    """
+    onnx, onnxruntime = frameworks.import_onnx(), frameworks.import_onnxruntime()
+    model, notes = programs.load_onnx(path)
+    names = _end_points(path, notes)
+    (output,) = (value.name for value in model.graph.output)
+    inside = sorted({value for value in names.values() if value != output})
+    model.graph.output.extend(onnx.ValueInfoProto(name=value) for value in inside)
+    options = onnxruntime.SessionOptions()
+    # Errors alone.
+    options.log_severity_level = 3
+    providers = ["CUDAExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
+    feed = {programs.IMAGES: np.ascontiguousarray(images.transpose(0, 3, 1, 2))}
+    values: dict[str, Array] = {}
+    try:
+        for file, wanted in ((os.fspath(path), [output]), (model.SerializeToString(), inside)):
+            session = onnxruntime.InferenceSession(file, options, providers=providers)
+            values |= zip(wanted, session.run(wanted, feed), strict=True)
+    except Exception as error:
+        raise InputError(f"{path}: ONNX Runtime: {first_line(error)}") from error
+    found = {name: values[value] for name, value in names.items()}
+    return {name: value.transpose(0, 2, 3, 1) if value.ndim == 4 else value for name, value in found.items()}
+
+
+def softmax(logits: Array) -> Array:
+    """`predictions`, over the last axis, in the logits' dtype."""
+    exponential = np.exp(logits - logits.max(-1, keepdims=True))
+    return np.asarray(exponential / exponential.sum(-1, keepdims=True))
+
+
+def _end_points(path: Path, notes: Mapping[str, Any]) -> dict[str, str]:
+    names = notes.get("end_points")
+    if not names:
+        raise InputError(f"{path}: slimport did not write it, so its end points cannot be found in it")
+    return dict(names)
+
+
 def record_keras(model: Any, scope: str, images: Array, dtype: str, device: str) -> dict[str, Array]:
     """Runs a Keras port on its backend.
 
@@ -83,7 +173,9 @@ def check_device(target: str, device: str) -> None:
         raise InputError(f"--device {device}: must be cpu or cuda")
     if device == "cpu":
         return
-    if target == "pytorch" or _keras_backend() == "torch":
+    if target == "onnx":
+        seen = "CUDAExecutionProvider" in frameworks.import_onnxruntime().get_available_providers()
+    elif target == "pytorch" or _keras_backend() == "torch":
         seen = frameworks.import_torch().cuda.is_available()
     elif _keras_backend() == "jax":
         import jax
@@ -101,6 +193,8 @@ def backend_of(target: str) -> str:
     """The framework and version that computes: `torch 2.13.0`, `keras 3.15.1 on tensorflow`."""
     if target == "pytorch":
         return f"torch {frameworks.import_torch().__version__}"
+    if target == "onnx":
+        return f"onnxruntime {frameworks.import_onnxruntime().__version__}"
     return f"keras {frameworks.import_keras().__version__} on {_keras_backend()}"
 
 
@@ -120,12 +214,13 @@ def machine(target: str, device: str) -> str:
     return str(found.get("device_name", "GPU"))
 
 
-def float64_is_exact(target: str) -> bool:
-    """Whether the target computes in float64 throughout.
-
-    Keras's BatchNormalization computes in float32 on its JAX and torch backends, whatever the layer's dtype.
-    """
-    return target == "pytorch" or _keras_backend() == "tensorflow"
+def why_not_float64(target: str) -> str | None:
+    """What keeps the target from computing in float64 throughout; None if nothing does."""
+    if target == "onnx":
+        return "has no convolution in float64 on the CPU: verify it in float32"
+    if target == "pytorch" or _keras_backend() == "tensorflow":
+        return None
+    return "computes BatchNorm in float32 even in float64 layers: verify it in float32, or set KERAS_BACKEND=tensorflow"
 
 
 def _keras_backend() -> str:

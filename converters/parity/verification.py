@@ -25,13 +25,24 @@ from converters.parity.compare import Report, RoundedWeights, rel_l2
 from converters.parity.page import Compared
 from converters.parity.reference import SlimSide, run_slim
 from converters.parity.tracing import open_trace
-from converters.sources import KERAS_SUFFIXES, PYTORCH_SUFFIXES, PathLike, Source, open_source, weights_file
+from converters.sources import (
+    CONVERTED_SUFFIXES,
+    KERAS_SUFFIXES,
+    ONNX_SUFFIXES,
+    PROGRAM_SUFFIXES,
+    PYTORCH_SUFFIXES,
+    PathLike,
+    Source,
+    open_source,
+    weights_file,
+)
 from converters.targets.atomic import check_destination
 from slimport import spec
 
-TARGETS = ("pytorch", "keras")
+TARGETS = ("pytorch", "keras", "onnx")
 DTYPES = ("float64", "float32")
-_PACKAGES = ("slimport", "numpy", "torch", "keras", "jax", "tensorflow", "tf_keras", "tf_slim")
+_SOFTMAX = "predictions are not in the file: they are the softmax of its output, computed here"
+_PACKAGES = ("slimport", "numpy", "torch", "keras", "onnx", "onnxruntime", "jax", "tensorflow", "tf_keras", "tf_slim")
 
 
 def verify(
@@ -61,7 +72,7 @@ def verify(
         `end_points(images)`, from NCHW images to its output and {slim end point name: NCHW tensor}, and runs in the
         mode that it is in, training or evaluation; a `keras.Model` needs slimport's names of layers. None verifies the
         port with the source's own weights.
-      target: `pytorch` or `keras`; None follows from `converted`, or is `pytorch`.
+      target: `pytorch`, `keras` or `onnx`; None follows from `converted`, or is `pytorch`.
       dtype: `float64` or `float32`; None is float64 wherever the target computes in it throughout.
       size: height and width of the input; None is the network's default image size, or the trace's.
       batch: number of images; None is 1, or the trace's.
@@ -82,17 +93,15 @@ def verify(
     """
     _check_outputs(plot, page, (source, converted, reference))
     in_memory = converted is not None and not isinstance(converted, str | os.PathLike)
+    is_program = not in_memory and str(converted).endswith(PROGRAM_SUFFIXES)
     target = _target(target, converted)
     ports.check_device(target, device)
-    exact = ports.float64_is_exact(target)
-    dtype = dtype or ("float64" if exact else "float32")
+    inexact = ports.why_not_float64(target)
+    dtype = dtype or ("float32" if inexact else "float64")
     if dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r}: must be float32 or float64")
-    if dtype == "float64" and not exact:
-        raise InputError(
-            f"{ports.backend_of(target)} computes BatchNorm in float32 even in float64 layers: verify it in float32, "
-            f"or set KERAS_BACKEND=tensorflow"
-        )
+    if dtype == "float64" and inexact:
+        raise InputError(f"{ports.backend_of(target)} {inexact}")
     trace = None if reference is None else open_trace(reference)
     if trace is not None and scope is None:
         # A converted file may not remember its scope; of a checkpoint's networks, this is the recorded one.
@@ -111,6 +120,8 @@ def verify(
             slim, reader = run_slim(opened, arguments, size=size, batch=batch, seed=seed, progress=progress)
             stack.enter_context(slim)
         images, weights = slim.images, slim.weights
+        if is_program and arguments != network.arguments:
+            raise InputError(f"{converted}: is a program with the network's default arguments, and cannot take others")
         different: list[str] = []
         compared = 0
         dtypes: Mapping[str, np.dtype[Any]] = {}
@@ -145,13 +156,18 @@ def verify(
                 variables={spec.scoped(opened.scope, n): rel_l2(array, weights[n]) for n, array in rounding.items()},
                 end_points={name: rel_l2(value, source_truth[name]) for name, value in slim.truth.items()},
             )
+        not_in_file = is_program and bool(network.num_classes)
         # float64 first: its weights can be rounded to float32, but not back.
-        measured = sorted({dtype, *(DTYPES if exact and (plot is not None or page is not None) else ())}, reverse=True)
+        measured = sorted(
+            {dtype, *(DTYPES if not inexact and (plot is not None or page is not None) else ())}, reverse=True
+        )
         rows = {}
         try:
             for one in measured:
                 progress(f"running {network.name} in {ports.backend_of(target)}, {one}")
                 port = _record(model, target, opened.scope, images, one, device)
+                if not_in_file:
+                    port["predictions"] = ports.softmax(port[list(port)[-1]])
                 rows[one] = slim.compare(port, one)
         except ValueError as error:
             raise InputError(f"{opened.path}: nothing to compare: {first_line(error)}") from error
@@ -169,6 +185,7 @@ def verify(
                 weights_different=tuple(different),
                 reference=None if trace is None else str(trace.path),
                 rounded=rounded,
+                notes=(_SOFTMAX,) if not_in_file else (),
             )
             for one in measured
         }
@@ -212,15 +229,17 @@ def _check_outputs(plot: PathLike | None, page: PathLike | None, inputs: Iterabl
 def _target(target: str | None, converted: Any) -> str:
     if target not in (None, *TARGETS):
         raise InputError(f"target {target!r}: must be one of {', '.join(TARGETS)}")
+    if converted is None and target == "onnx":
+        raise InputError("--target onnx: name the .onnx file to verify, which 'slimport convert' writes")
     if converted is None:
         return target or "pytorch"
     if not isinstance(converted, str | os.PathLike):
         return _target_of_model(target, converted)
     name = weights_file(Path(converted)).name
-    suffixes = {"pytorch": PYTORCH_SUFFIXES, "keras": KERAS_SUFFIXES}
+    suffixes = {"pytorch": PYTORCH_SUFFIXES, "keras": KERAS_SUFFIXES, "onnx": ONNX_SUFFIXES}
     of_file = next((framework for framework, ends in suffixes.items() if name.endswith(ends)), None)
     if of_file is None:
-        known = ", ".join(PYTORCH_SUFFIXES + KERAS_SUFFIXES)
+        known = ", ".join(CONVERTED_SUFFIXES)
         raise InputError(f"{converted}: cannot tell what this is; a converted file's name ends in one of {known}")
     if target not in (None, of_file):
         raise InputError(f"{converted}: is for {of_file}, not for --target {target}")
@@ -260,12 +279,18 @@ def _rounded(weights: Mapping[str, Array], dtypes: Mapping[str, np.dtype[Any]]) 
 def _record(model: Any, target: str, scope: str, images: Array, dtype: str, device: str) -> dict[str, Array]:
     if target == "pytorch":
         return ports.record_pytorch(model, images, dtype, device)
+    if target == "onnx":
+        return ports.record_onnx(model, images, device)
     return ports.record_keras(model, scope, images, dtype, device)
 
 
 def _load(converted: Source, target: str, arguments: dict[str, Any]) -> Any:
-    """The model that a user gets from the file; in Keras's case, as Keras itself reads it."""
+    """The model that a user gets from the file: in Keras's case, as Keras itself reads it; a program is the file's."""
     path = converted.path
+    if target == "onnx":
+        return path
+    if path.suffix == ".pt2":
+        return ports.pt2_module(path)
     if path.suffix == ".keras" and arguments == converted.network.arguments:
         return frameworks.import_keras().saving.load_model(path, compile=False)
     model = _build(converted, target, arguments)

@@ -41,6 +41,8 @@ _KERAS_DTYPES = ("float32", "float64")
 TARGETS = (
     Target("pytorch", ".safetensors", "safetensors"),
     Target("pytorch", ".pth", "pth"),
+    Target("pytorch", ".pt2", "pt2"),
+    Target("onnx", ".onnx", "onnx", ("float32",)),
     Target("keras", ".keras", "keras", _KERAS_DTYPES),
     Target("keras", ".weights.h5", "keras", _KERAS_DTYPES),
     Target("slim", ".ckpt", "slim"),

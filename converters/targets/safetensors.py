@@ -46,10 +46,8 @@ def metadata(path: Path) -> dict[str, str]:
 
 
 def _header(source: Source, digests: Mapping[str, str]) -> bytes:
-    description = {"network": source.network.to_json(), "scope": source.scope, "source": digests}
-    if source.rounding:
-        description["rounding"] = source.rounding.to_json()
-    header: dict[str, Any] = {"__metadata__": {"format": "pt", "slimport": json.dumps(description)}}
+    description = json.dumps(source.description(digests))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", "slimport": description}}
     shapes = source.network.variables()
     end = 0
     for name, dtype in source.dtypes.items():
