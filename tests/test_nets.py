@@ -25,7 +25,7 @@ from slimport import spec
 from slimport.nets import resnet_utils, resnet_v1, resnet_v2
 
 # How many tests tf_slim has of each module, beside those that it skips.
-TF_SLIMS_TESTS = {"resnet_v1_test": 15, "resnet_v2_test": 15}
+TF_SLIMS_TESTS = {"resnet_v1_test": 15, "resnet_v2_test": 15, "vgg_test": 21}
 # tf_slim's own code for each family. The deeper ResNets v1 differ from it and each other by the blocks of v2 alone.
 NAMES = ("resnet_v1_50", *DEPTHS)
 

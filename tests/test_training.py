@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, named, pytorch_port, random_images, random_weights
+from conftest import SMALL, SMALL_NETWORKS, named, pytorch_port, random_images, random_weights
 from scipy import stats
 
 from converters import frameworks, models
@@ -61,6 +61,26 @@ def test_three_steps_are_slims(hyperparameters: Hyperparameters, arguments: dict
     assert found["gradients"].zeros == (() if frozen else biases_before_batch_norm(SMALL))
     changed = [name for name in moving if not np.array_equal(slim.moving_averages[name], random_weights(SMALL)[name])]
     assert len(changed) == (0 if frozen else len(moving))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("resnet_v1", {}),
+        ("resnet_v1_lite", {"global_pool": True, "spatial_squeeze": True, "multi_grid": (1, 2, 4)}),
+        # Dropout's random numbers are each framework's own.
+        ("vgg", {"dropout_keep_prob": 1.0}),
+    ],
+)
+def test_three_steps_of_the_other_families_are_slims(name: str, arguments: dict[str, Any]) -> None:
+    network = SMALL_NETWORKS[name].with_classes(7)
+    batches = random_batches(network, (28, 28), 4)
+    found = list(compare_steps(run_both(network, random_weights(network), batches, Hyperparameters(), **arguments)))
+    assert not [difference for difference in found if not difference.ok]
+    compared = {difference.quantity: difference.compared for difference in found}
+    moving = sum("/moving_" in variable for variable in network.variables())
+    assert compared["gradients"] == compared["variables"] == len(network.variables()) - moving
+    assert compared.get("moving_averages", 0) == moving
 
 
 def test_three_steps_of_resnet_v2_50_are_slims() -> None:

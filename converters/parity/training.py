@@ -283,6 +283,8 @@ def compare_steps(steps: Iterable[tuple[Step, Step]]) -> tuple[Difference, ...]:
     return tuple(
         Difference(quantity, compared[quantity], *max(found), zeros=tuple(sorted(zeros[quantity])))
         for quantity, found in differences.items()
+        # A network without BatchNorm has no moving averages.
+        if found
     )
 
 
