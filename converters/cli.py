@@ -237,7 +237,7 @@ def verify(
     \b
     slimport verify resnet_v2_50.ckpt resnet_v2_50.safetensors
     slimport verify resnet_v2_50.ckpt resnet_v2_50.keras --dtype float32 --size 299
-    slimport verify resnet_v2_50.ckpt resnet_v2_50.pth --report report.html --plot errors.png
+    slimport verify resnet_v2_50.ckpt resnet_v2_50.safetensors --report report.html --plot errors.png
     slimport verify resnet_v2_50.ckpt --reference resnet_v2_50.npz --device cuda
     """
     from converters.parity import verify

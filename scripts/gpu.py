@@ -37,7 +37,7 @@ import numpy as np
 import torch
 from make_checkpoint import random_variables, save_without_tensorflow
 
-from converters import models
+from converters import frameworks, models
 from converters.parity import ports
 from converters.parity.compare import Row, compare
 from converters.parity.tracing import Trace, open_trace, weights_digest
@@ -80,7 +80,6 @@ SETTINGS = (
     Setting("float32, optimize_for_inference", form="optimized"),
     Setting("TF32", tf32=True),
     Setting("TF32, channels_last, cudnn.benchmark", tf32=True, channels_last=True, cudnn_benchmark=True),
-    Setting("TF32, optimize_for_inference", tf32=True, form="optimized"),
     Setting("autocast float16, channels_last", autocast=torch.float16, channels_last=True),
     Setting("autocast bfloat16", autocast=torch.bfloat16),
     Setting("autocast bfloat16, channels_last", autocast=torch.bfloat16, channels_last=True),
@@ -230,6 +229,7 @@ def suite(device: str) -> str:
 def heading(device: str) -> str:
     """The device and the versions."""
     parts = [f"torch {torch.__version__}", f"Python {platform.python_version()}", f"NumPy {np.__version__}"]
+    parts += [f"{package} {version}" for package, version in frameworks.versions("jax", "keras").items()]
     if device == "cuda":
         name = torch.cuda.get_device_name()
         parts += [f"CUDA {torch.version.cuda}", f"cuDNN {torch.backends.cudnn.version()}"]
