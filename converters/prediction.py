@@ -111,7 +111,15 @@ def predict(
     found: list[Prediction] = []
     progress(0, len(paths))
     for batch in _batches(paths):
-        logits = run(np.stack([_pixels(path, mode, chosen, (height, width)) for path in batch]))
+        images_of_batch = np.stack([_pixels(path, mode, chosen, (height, width)) for path in batch])
+        try:
+            logits = run(images_of_batch)
+        # What a framework raises where images are too small, as they can be for VGG.
+        except (ValueError, RuntimeError) as error:
+            raise InputError(
+                f"{os.fspath(source)}: {network.name} does not run on images of {height}x{width}: {first_line(error)}; "
+                f"choose another --size"
+            ) from error
         for path, row in zip(batch, logits, strict=True):
             found.append(Prediction(path, _guesses(row, names, top)))
         progress(len(found), len(paths))

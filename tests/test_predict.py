@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import sklearn.datasets
-from conftest import SMALL, Run, save_small
+from conftest import SMALL, SMALL_NETWORKS, Run, random_weights, save_small
 from PIL import Image
 
 from converters import InputError, convert, frameworks, predict
-from slimport import preprocessing
+from converters.checkpoint import write_checkpoint
+from slimport import preprocessing, spec
 from slimport.labels import imagenet_labels, imagenet_synsets, read_labels
 
 frameworks.import_nets()
@@ -167,6 +168,20 @@ def test_what_cannot_be_predicted_is_one_line(slimport: Slimport, small_v2: Path
         predict(small_v2, PHOTOS, preprocessing="resnet")
     run = slimport("predict", small_v2, tmp_path / "none.jpg")
     assert (run.code, run.out, run.err) == (2, "", f"slimport: {tmp_path}/none.jpg: no such file\n")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".keras"])
+def test_vgg_takes_larger_images_and_refuses_smaller_ones(suffix: str, tmp_path: Path) -> None:
+    vgg = SMALL_NETWORKS["vgg"]
+    weights = {spec.scoped("vgg_16", name): array for name, array in random_weights(vgg).items()}
+    write_checkpoint(tmp_path / "vgg.ckpt", weights)
+    convert(tmp_path / "vgg.ckpt", tmp_path / f"vgg{suffix}")
+    for size in ((28, 28), (64, 50)):
+        found = predict(tmp_path / f"vgg{suffix}", PHOTOS, size=size, top=7)
+        assert found.preprocessing == "vgg"
+        assert sorted(guess.index for guess in found.images[0].top) == list(range(7))
+    with pytest.raises(InputError, match=r"does not run on images of 8x8: .*; choose another --size"):
+        predict(tmp_path / f"vgg{suffix}", PHOTOS, size=(8, 8))
 
 
 def test_any_number_of_images_runs_in_batches(small_v2: Path) -> None:
