@@ -31,6 +31,7 @@ from converters.sources import CONVERTED_SUFFIXES, PathLike
 from converters.targets import TARGETS
 from converters.targets.atomic import atomic
 from converters.temporary import left_over
+from converters.views import View
 from slimport import __version__
 
 Progress = Callable[[int, int], None]
@@ -284,7 +285,7 @@ def _description(unit: Unit) -> dict[str, Any]:
     """What a unit's output depends on."""
     return {
         "slimport": __version__,
-        "options": dict(unit.options),
+        "options": {name: str(value) if isinstance(value, View) else value for name, value in unit.options.items()},
         "source": unit.source.name,
         "files": _fingerprints(_files(unit.source)),
     }

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from converters.batch import Outcome
     from converters.parity import Report, Row
     from converters.prediction import Predictions
+    from converters.views import View
 
 SCOPE = click.option("--scope", metavar="SCOPE", help="Which network, where the file holds several.")
 STEP = click.option("--step", metavar="N", type=int, help="Which checkpoint of a run's directory. [the newest]")
@@ -54,11 +55,28 @@ def source(command: Callable[..., None]) -> Callable[..., None]:
     @click.argument("src", shell_complete=_sources)
     @SCOPE
     @STEP
+    @click.option("--ema", is_flag=True, help="Take the moving averages in the variables' places.")
+    @click.option("--exclude-scope", metavar="A,B", multiple=True, help="Leave out variables whose names begin so.")
+    @click.option("--drop-background", is_flag=True, help="Leave out the first class: 1001 become 1000.")
+    @click.option("--no-head", is_flag=True, help="Leave out the logits: the network gives features.")
     @SHA256
     @CACHE
     @functools.wraps(command)
-    def fetched(src: str, sha256: str | None, cache: str | None, **arguments: Any) -> None:
-        command(src=_local(src, sha256, cache), **arguments)
+    def fetched(
+        src: str,
+        sha256: str | None,
+        cache: str | None,
+        ema: bool,
+        exclude_scope: tuple[str, ...],
+        drop_background: bool,
+        no_head: bool,
+        **arguments: Any,
+    ) -> None:
+        from converters.views import View
+
+        excluded = tuple(scope for scopes in exclude_scope for scope in map(str.strip, scopes.split(",")) if scope)
+        view = View(ema, excluded, drop_background, head=not no_head)
+        command(src=_local(src, sha256, cache), view=view, **arguments)
 
     return fetched
 
@@ -116,7 +134,9 @@ def cli() -> None:
 @click.option("--depth", metavar="N", type=click.IntRange(min=1), help="Levels of the tree. [what fits]")
 @click.option("--all", "everything", is_flag=True, help="List every variable by its full name.")
 @JSON
-def inspect(src: str, scope: str | None, step: int | None, depth: int | None, everything: bool, as_json: bool) -> None:
+def inspect(
+    src: str, scope: str | None, step: int | None, view: View, depth: int | None, everything: bool, as_json: bool
+) -> None:
     """Say what SRC holds, a checkpoint or a converted file, and what can be done with it. No tensor is read.
 
     \b
@@ -131,7 +151,7 @@ def inspect(src: str, scope: str | None, step: int | None, depth: int | None, ev
 
     with _progress() as progress:
         progress(f"reading {src}")
-        found = inspect(src, scope, step)
+        found = inspect(src, scope, step, view)
     click.echo(json.dumps(found.to_json()) if as_json else inspection_text(found, depth=depth, everything=everything))
 
 
@@ -155,6 +175,7 @@ def convert(
     dtype: str | None,
     scope: str | None,
     step: int | None,
+    view: View,
     suffix: str | None,
     force: bool,
     workers: int | None,
@@ -175,7 +196,7 @@ def convert(
     from converters.conversion import convert
     from converters.targets import is_folder
 
-    options = {"to": to, "scope": scope, "dtype": dtype}
+    options: dict[str, Any] = {"to": to, "scope": scope, "view": view, "dtype": dtype}
     if is_folder(dst, to):
         if step is not None:
             raise InputError("--step chooses one checkpoint of a run: name a file as DST, or leave --step out")
@@ -198,6 +219,8 @@ def convert(
     click.echo(f"{dst}: {one.recognition}, from {src}")
     if one.rounding:
         click.echo(f"rounded: {one.rounding}")
+    for note in one.recognition.notes():
+        click.echo(note)
     for line in leftovers.described(one.recognition.extras):
         click.echo(f"left out: {line}")
 
@@ -227,6 +250,7 @@ def verify(
     page: str | None,
     scope: str | None,
     step: int | None,
+    view: View,
     as_json: bool,
 ) -> None:
     """Compare every end point of CONVERTED with the TF-Slim graph running SRC; exit with 1 if one differs.
@@ -251,6 +275,7 @@ def verify(
             device=device,
             scope=scope,
             step=step,
+            view=view,
             reference=reference,
             plot=plot,
             page=page,
@@ -267,7 +292,7 @@ def verify(
 @source
 @click.argument("path", metavar="TRACE")
 @inputs
-def trace(src: str, path: str, run: dict[str, Any], scope: str | None, step: int | None) -> None:
+def trace(src: str, path: str, run: dict[str, Any], scope: str | None, step: int | None, view: View) -> None:
     """Record the TF-Slim graph running SRC to TRACE, a .npz, for `verify --reference` where TensorFlow is not.
 
     A smaller --size makes a smaller file.
@@ -278,7 +303,7 @@ def trace(src: str, path: str, run: dict[str, Any], scope: str | None, step: int
     from converters.parity import trace
 
     with _progress() as progress:
-        done = trace(src, path, scope=scope, step=step, progress=progress, **run)
+        done = trace(src, path, scope=scope, step=step, view=view, progress=progress, **run)
     size = f"{Path(path).stat().st_size / 1e6:.1f} MB"
     click.echo(f"{path}: {done.network['name']}, scope {done.scope!r}, {size}, weights {done.weights[:16]}")
 
@@ -305,6 +330,7 @@ def predict(
     size: str | None,
     scope: str | None,
     step: int | None,
+    view: View,
     as_json: bool,
 ) -> None:
     """Say what the network in SRC, a checkpoint or a converted file, sees in each IMAGE.
@@ -326,6 +352,7 @@ def predict(
             size=_size(size),
             scope=scope,
             step=step,
+            view=view,
             progress=progress,
         )
     click.echo(json.dumps(found.to_json()) if as_json else _predictions_text(found))

@@ -10,6 +10,7 @@ from converters.recognize import Recognition
 from converters.rounding import Rounding, in_dtype
 from converters.sources import PathLike, open_source
 from converters.targets import target_of
+from converters.views import AS_IT_IS, View
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ def convert(
     to: str | None = None,
     scope: str | None = None,
     step: int | None = None,
+    view: View = AS_IT_IS,
     dtype: str | None = None,
 ) -> Conversion:
     """Converts a checkpoint, or a converted file, to the format that the destination's suffix names.
@@ -40,6 +42,7 @@ def convert(
       to: `pytorch`, `keras`, `slim` or `huggingface`; None follows from the suffix.
       scope: which network, where the source holds several.
       step: which checkpoint of a training run's directory; None is the newest.
+      view: what to take of the source's network.
       dtype: `float16`, `bfloat16`, `float32` or `float64`, of every variable; None leaves each in its own.
 
     Raises:
@@ -51,7 +54,7 @@ def convert(
     target = target_of(destination, to)
     if dtype is not None:
         target.check_dtype(dtype)
-    with open_source(source, scope, step) as opened:
+    with open_source(source, scope, step, view) as opened:
         taken = [*opened.files, *(file.parent for file in opened.files)]
         if destination.exists() and any(destination.samefile(path) for path in taken):
             raise InputError(f"{destination}: is the source itself; choose another destination")

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters import leftovers, remote
+from converters import leftovers, remote, views
 from converters.checkpoint import Variable, open_checkpoint
 from converters.errors import InputError
 from converters.recognize import Recognition, Resemblance, UnknownNetworkError, networks, recognize
-from converters.sources import CONVERTED_SUFFIXES, is_converted, open_converted, weights_file
+from converters.sources import CONVERTED_SUFFIXES, checkpoint_names, is_converted, open_converted, weights_file
+from converters.views import AS_IT_IS, View
 
 if TYPE_CHECKING:
     from converters.sources import PathLike
@@ -23,6 +24,9 @@ class Inspection:
     """A file's variables, and the network among them.
 
     format: `v1` or `v2` of a checkpoint, or a converted file's suffix without the dot.
+    view: what is taken.
+    names: the variables' names in the file by those that slim gave them, as the view has them; they differ in
+      object-based checkpoints, and where moving averages stand in the variables' places.
     recognition: None where there is no network that slimport knows, or more than one.
     networks: all that there are.
     doubt: why `recognition` is None.
@@ -33,6 +37,8 @@ class Inspection:
     path: Path
     format: str
     variables: tuple[Variable, ...]
+    view: View
+    names: Mapping[str, str]
     recognition: Recognition | None
     networks: tuple[Recognition, ...] = ()
     doubt: str | None = None
@@ -58,19 +64,22 @@ class Inspection:
         }
 
 
-def inspect(path: PathLike, scope: str | None = None, step: int | None = None) -> Inspection:
+def inspect(path: PathLike, scope: str | None = None, step: int | None = None, view: View = AS_IT_IS) -> Inspection:
     """What a checkpoint or a converted file holds. No tensor is read.
 
     Args:
       path: what `open_source` takes.
       scope: which network, where there are several.
       step: which checkpoint of a training run's directory; None is the newest.
+      view: what to take of it.
 
     Raises:
-      InputError: it cannot be read.
+      InputError: it cannot be read, or the network has nothing of what the view takes.
     """
-    file_format, variables = _variables(weights_file(remote.local(path)), step)
-    shapes = {variable.name: variable.shape for variable in variables}
+    file_format, variables, names = _variables(weights_file(remote.local(path)), step)
+    by_name = {variable.name: variable for variable in variables}
+    names = {seen: names[name] for seen, name in views.names(names, view).items()}
+    shapes = {name: by_name[key].shape for name, key in names.items()}
     found, doubt, nearest = None, None, None
     try:
         found = recognize(shapes, str(path), scope)
@@ -78,10 +87,14 @@ def inspect(path: PathLike, scope: str | None = None, step: int | None = None) -
         doubt, nearest = str(error), error.nearest
     except InputError as error:
         doubt = str(error)
+    if found and found.complete:
+        found = views.take(found, names, view, str(path)).recognition
     return Inspection(
         path=Path(path),
         format=file_format,
         variables=variables,
+        view=view,
+        names=names,
         recognition=found,
         networks=tuple(networks(shapes)),
         doubt=doubt,
@@ -90,14 +103,15 @@ def inspect(path: PathLike, scope: str | None = None, step: int | None = None) -
     )
 
 
-def _variables(path: Path, step: int | None) -> tuple[str, tuple[Variable, ...]]:
+def _variables(path: Path, step: int | None) -> tuple[str, tuple[Variable, ...], dict[str, str]]:
+    """The file's format, its variables, and their names in it by those that slim gave them."""
     if is_converted(path):
         with open_converted(path) as (variables, _, _):
             found = tuple(Variable(name, shape, dtype) for name, (shape, dtype) in variables.items())
         suffix = next(suffix for suffix in CONVERTED_SUFFIXES if path.name.endswith(suffix))
-        return suffix.removeprefix("."), found
+        return suffix.removeprefix("."), found, {variable.name: variable.name for variable in found}
     with open_checkpoint(path, step) as checkpoint:
-        return checkpoint.format, tuple(checkpoint.variables.values())
+        return checkpoint.format, tuple(checkpoint.variables.values()), checkpoint_names(checkpoint)
 
 
 def _model_json(found: Recognition) -> dict[str, Any]:
@@ -108,6 +122,9 @@ def _model_json(found: Recognition) -> dict[str, Any]:
         "missing": list(found.missing),
         "misshapen": {name: list(shape) for name, shape in found.misshapen.items()},
         "unexpected": list(found.unexpected),
+        "filled": found.filled,
+        "reshaped": {name: list(shape) for name, shape in found.reshaped.items()},
+        "averaged": None if found.averaged is None else list(found.averaged),
     }
 
 

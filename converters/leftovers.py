@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from slimport.spec import VARIABLE_LEAVES, Shape
 
@@ -11,16 +11,19 @@ SHADOW = "ExponentialMovingAverage"
 """The slot of `tf.train.ExponentialMovingAverage`: a variable's moving average, its shadow."""
 
 TRAINING_STATE, QUANTIZATION, LAYERS, NETWORKS, OTHER = "training_state", "quantization", "layers", "networks", "other"
+HEAD = "head"
+"""The layer of the logits, where it is left out."""
 
 DEEPEST = 50
 """No name has more scopes in it but one that was made to be slow."""
 
 MEANINGS = {
-    SHADOW: "moving averages of the variables",
+    SHADOW: "moving averages of the variables; --ema takes them",
     TRAINING_STATE: "steps, rates and the like",
     QUANTIZATION: "ranges for quantization",
     LAYERS: "layers that are not the network's",
     NETWORKS: "variables of the other networks",
+    HEAD: "the layer of the logits",
     OTHER: "of no known kind",
 }
 """What a group is, for people. A group that is not here is an optimizer's slot, named as the optimizer names it."""
@@ -66,6 +69,17 @@ def grouped(
     order = list(MEANINGS)[1:]
     ranked = sorted(groups, key=lambda group: (order.index(group) if group in order else -1, group))
     return {group: tuple(groups[group]) for group in ranked}
+
+
+def averaged(name: str, names: Container[str]) -> str | None:
+    """The variable whose moving average `name` is, or None."""
+    variable, _, slot = name.rpartition("/")
+    if slot != SHADOW or not variable:
+        return None
+    # An average in a scope of its own has that scope before the variable's name.
+    parts = variable.split("/", DEEPEST)
+    tails = ("/".join(parts[start:]) for start in range(max(len(parts) - 1, 1)))
+    return next((tail for tail in tails if tail in names), variable)
 
 
 def described(extras: Mapping[str, Sequence[str]]) -> list[str]:

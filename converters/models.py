@@ -10,41 +10,48 @@ import numpy as np
 from converters import frameworks, mapping
 from converters.mapping import Array
 from converters.sources import PathLike, Source, open_source
+from converters.views import AS_IT_IS, View
 from slimport import spec
 
 Variables = Iterable[tuple[str, Array]]
 """(slim name relative to the scope, array); an array is needed only until the next one is asked for."""
 
 
-def load_pytorch(path: PathLike, scope: str | None = None, step: int | None = None, **arguments: Any) -> Any:
+def load_pytorch(
+    path: PathLike, scope: str | None = None, step: int | None = None, view: View = AS_IT_IS, **arguments: Any
+) -> Any:
     """The PyTorch model of a checkpoint or of a converted file, in eval mode.
 
     Args:
       path: what `open_source` takes.
       scope: which network, where there are several.
       step: which checkpoint of a training run's directory; None is the newest.
+      view: what to take of the source's network.
       arguments: of the network (`global_pool`, say), as the family's `arguments` lists them.
 
     Raises:
       InputError: it cannot be read, or holds no whole network, or PyTorch is not installed.
     """
-    with open_source(path, scope, step) as source:
+    with open_source(path, scope, step, view) as source:
         return pytorch_model(source, **arguments)
 
 
-def load_keras(path: PathLike, scope: str | None = None, step: int | None = None, **arguments: Any) -> Any:
+def load_keras(
+    path: PathLike, scope: str | None = None, step: int | None = None, view: View = AS_IT_IS, **arguments: Any
+) -> Any:
     """The Keras model of a checkpoint or of a converted file.
 
     Args:
       path: what `open_source` takes.
       scope: which network, where there are several.
       step: which checkpoint of a training run's directory; None is the newest.
+      view: what to take of the source's network.
       arguments: of the network (`global_pool`, say), as the family's `arguments` lists them, and `dtype`.
 
     Raises:
       InputError: it cannot be read, or holds no whole network, or Keras or its backend is not installed.
     """
-    with open_source(path, scope, step) as source:
+    with open_source(path, scope, step, view) as source:
         return keras_model(source, **arguments)
 
 

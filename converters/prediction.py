@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from converters import frameworks, models
 from converters.errors import InputError, first_line
 from converters.sources import KERAS_SUFFIXES, PathLike, Source, open_source
+from converters.views import AS_IT_IS, View
 from slimport.labels import imagenet_labels, read_labels
 from slimport.preprocessing import PREPROCESSINGS, Preprocessing
 
@@ -73,6 +74,7 @@ def predict(
     size: tuple[int, int] | None = None,
     scope: str | None = None,
     step: int | None = None,
+    view: View = AS_IT_IS,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Predictions:
     """The likeliest classes of images, by PyTorch, or by Keras for its own files and where there is no PyTorch.
@@ -86,6 +88,7 @@ def predict(
       size: height and width; None is 299x299 for inception and 224x224 for vgg, as the releases were evaluated.
       scope: which network, where the source holds several.
       step: which checkpoint of a training run's directory; None is the newest.
+      view: what to take of the source's network.
       progress: is told how many images are done, and how many there are.
 
     Raises:
@@ -95,7 +98,7 @@ def predict(
     for path in paths:
         with _opened(path):
             pass
-    with open_source(source, scope, step) as opened:
+    with open_source(source, scope, step, view) as opened:
         network = opened.network
         if network.num_classes is None:
             raise InputError(f"{opened.path}: {network.name} without logits: there are no classes to predict")

@@ -6,12 +6,17 @@ A family's description says what a network's variables are; all that happens her
 from __future__ import annotations
 
 import difflib
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from converters import leftovers
 from converters.errors import InputError
 from slimport import spec
+
+NEUTRAL = {"gamma": 1.0, "beta": 0.0, "biases": 0.0}
+"""With these, a layer computes what it does without the variable."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,11 @@ class Recognition:
 
     missing: variables that the network needs and the file lacks.
     misshapen: variables whose shape is not the network's, with that of the network.
+    filled: variables that the layers were built without, which the network has, with the value that changes nothing: 1
+      for a `gamma`, 0 for a `beta` or `biases`.
+    reshaped: variables that hold the network's numbers in another shape, which is given: a fully connected layer's
+      weights [in, out] where the network has a 1x1 convolution's.
+    averaged: variables in whose places their moving averages are; None where these were not asked for.
     unexpected: layers in the midst of the network that it does not have, so that it is another one.
     extras: everything else that is not the network's, in the groups of `leftovers`.
     """
@@ -30,6 +40,9 @@ class Recognition:
     misshapen: dict[str, spec.Shape]
     extras: dict[str, tuple[str, ...]] = field(default_factory=dict)
     unexpected: tuple[str, ...] = ()
+    filled: dict[str, float] = field(default_factory=dict)
+    reshaped: dict[str, spec.Shape] = field(default_factory=dict)
+    averaged: tuple[str, ...] | None = None
 
     def __str__(self) -> str:
         head = f"{self.network.num_classes} classes" if self.network.num_classes else "no logits"
@@ -39,6 +52,12 @@ class Recognition:
     def complete(self) -> bool:
         """Whether every variable of the network is there in its shape, and no other layer within it."""
         return not (self.missing or self.misshapen or self.unexpected)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether a BatchNorm has a gamma, or there is none at all: not so where all were built without."""
+        gammas = [spec.scoped(self.scope, name) for name in self.network.variables() if name.endswith("/gamma")]
+        return not gammas or any(name not in self.filled for name in gammas)
 
     def problems(self) -> Iterator[str]:
         """What keeps it from being complete, in the network's order."""
@@ -51,6 +70,21 @@ class Recognition:
                 yield f"{name} is not of shape {list(self.misshapen[name])}"
         for name in self.unexpected:
             yield f"{name} is in the midst of it, and a {self.network.name} has none"
+
+    def notes(self) -> Iterator[str]:
+        """What a user of the variables should know about where they come from, a line each."""
+        if self.averaged is not None:
+            names = [spec.scoped(self.scope, name) for name in self.network.variables()]
+            others = Counter(name.rpartition("/")[2] for name in names if name not in self.averaged)
+            none = ", ".join(f"{count} {leaf}" for leaf, count in others.items())
+            with_average = sum(name in self.averaged for name in names)
+            yield f"moving averages: {with_average} of {len(names)} variables" + (f"; none of {none}" if none else "")
+        for value in sorted(set(self.filled.values()), reverse=True):
+            names = [name for name, filled in self.filled.items() if filled == value]
+            sample = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            yield f"filled with {value:g}, as the layers were built without: {len(names)} of them: {sample}"
+        for name, shape in self.reshaped.items():
+            yield f"reshaped: {name}, {list(shape)} in the file"
 
 
 @dataclass(frozen=True)
@@ -116,10 +150,29 @@ def recognize(shapes: Mapping[str, spec.Shape], source: str, scope: str | None =
     known = ", ".join(f"{family.landmark} ({family.title})" for family in spec.FAMILIES.values())
     where = "" if scope is None else f" under scope {scope!r}"
     there = f"; networks stand under {_scopes(found)}" if found else ""
+    averages = {variable: shapes[name] for name in shapes if (variable := leftovers.averaged(name, shapes))}
+    if not found and scopes(averages):
+        there = "; its moving averages are those of one: take them with --ema"
     raise UnknownNetworkError(
         f"{source}: no network that slimport knows among its {len(shapes)} variables{where}: looked for "
         f"{known}{there}; 'slimport inspect' lists what the file holds",
         None if found else nearest(shapes),
+    )
+
+
+def check_whole(recognition: Recognition, source: str) -> None:
+    """Checks that the network's variables are all there, and no other layers among them.
+
+    Raises:
+      InputError: names the first variable that is missing or misshapen, and counts the others.
+    """
+    if recognition.complete:
+        return
+    problems = list(recognition.problems())
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    raise InputError(
+        f"{source}: not a whole {recognition.network.name} under scope {recognition.scope!r}: "
+        f"{problems[0]}{more}; 'slimport inspect' lists what is there"
     )
 
 
@@ -138,13 +191,13 @@ def networks(shapes: Mapping[str, spec.Shape]) -> list[Recognition]:
 
 
 def nearest(shapes: Mapping[str, spec.Shape]) -> Resemblance | None:
-    """The known network, and the scope, of which most variables' names are there; None where none is."""
+    """The known network, and the scope, of which most variables are there by name; of equals, the smallest network."""
     scopes_of: dict[str, list[str]] = {}
     for name in shapes:
         parts = name.split("/", leftovers.DEEPEST)
         for start in range(len(parts)):
             scopes_of.setdefault("/".join(parts[start:]), []).append("/".join(parts[:start]))
-    best: tuple[float, spec.Network, str, int] | None = None
+    best: tuple[int, float, spec.Network, str] | None = None
     for network in spec.NETWORKS.values():
         counts: dict[str, int] = {}
         variables = network.variables()
@@ -153,11 +206,11 @@ def nearest(shapes: Mapping[str, spec.Shape]) -> Resemblance | None:
                 counts[scope] = counts.get(scope, 0) + 1
         for scope, count in counts.items():
             share = count / len(variables)
-            if best is None or share > best[0]:
-                best = share, network, scope, count
+            if best is None or (count, share) > best[:2]:
+                best = count, share, network, scope
     if best is None:
         return None
-    _, network, scope, count = best
+    count, _, network, scope = best
     return Resemblance(network, scope, count, _first_difference(shapes, network, scope))
 
 
@@ -190,18 +243,43 @@ def _recognized(
     parts = tuple({f"{spec.scoped(scope, name.partition('/')[0])}/" for name in variables})
     unexpected = tuple(name for name in extras.get(leftovers.LAYERS, ()) if name.startswith(parts))
     extras = {group: tuple(name for name in names if name not in unexpected) for group, names in extras.items()}
+    missing = [name for name in expected if name not in shapes]
+    filled = {name: NEUTRAL[leaf] for name in missing if (leaf := _left_out(name, shapes))}
+    different = {name: shapes[name] for name, shape in expected.items() if shapes.get(name, shape) != shape}
+    reshaped = {name: shape for name, shape in different.items() if _same_kernel(shape, expected[name])}
     return Recognition(
         network=network,
         scope=scope,
-        missing=tuple(name for name in expected if name not in shapes),
-        misshapen={name: shape for name, shape in expected.items() if shapes.get(name, shape) != shape},
+        missing=tuple(name for name in missing if name not in filled),
+        misshapen={name: expected[name] for name in different if name not in reshaped},
+        filled=filled,
+        reshaped=reshaped,
         extras={group: names for group, names in extras.items() if names},
         unexpected=unexpected,
     )
 
 
+def _left_out(name: str, shapes: Mapping[str, spec.Shape]) -> str | None:
+    """The last part of a name that is missing because its layer was built without it, and not because it was lost.
+
+    Then the rest of the layer is there. `slim.batch_norm` has no gamma with `scale=False`, which is its default, and no
+    beta with `center=False`; a layer has no biases with `biases_initializer=None`.
+    """
+    layer, _, leaf = name.rpartition("/")
+    rest = ("weights",) if leaf == "biases" else ("moving_mean", "moving_variance")
+    return leaf if leaf in NEUTRAL and all(f"{layer}/{other}" in shapes for other in rest) else None
+
+
+def _same_kernel(shape: spec.Shape, expected: spec.Shape) -> bool:
+    """Whether one is a convolution's kernel and one a fully connected layer's weights of the same numbers in order."""
+    return {len(shape), len(expected)} == {2, 4} and (math.prod(shape), shape[-1]) == (
+        math.prod(expected),
+        expected[-1],
+    )
+
+
 def _count(found: Recognition) -> int:
-    return len(found.missing) + len(found.misshapen) + len(found.unexpected)
+    return len(found.missing) + len(found.misshapen) + len(found.unexpected) + len(found.filled)
 
 
 def _scopes(found: Iterable[Recognition]) -> str:

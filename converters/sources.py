@@ -11,17 +11,18 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters import frameworks, mapping, programs, remote
+from converters import frameworks, mapping, programs, remote, views
 from converters.digests import sha256_of
 from converters.errors import InputError, first_line
 from converters.mapping import Array
 from converters.recognize import Recognition, recognize
+from converters.views import AS_IT_IS, Origin, View
 from slimport import spec
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class Source:
       the next one is asked for.
     checkpoint: the checkpoint, where the source is one.
     rounding: how the variables were brought into another dtype, where they were.
+    origins: where each variable comes from, by the same names, where the source is a checkpoint.
+    view: what was taken of what the network was made with, as far as that is known: a converted file may remember it.
     """
 
     path: Path
@@ -59,6 +62,8 @@ class Source:
     stream: Callable[[], Iterator[tuple[str, Array]]]
     checkpoint: Checkpoint | None = field(default=None, repr=False)
     rounding: Rounding | None = field(default=None, repr=False)
+    origins: Mapping[str, Origin] = field(default_factory=dict, repr=False)
+    view: View | None = None
 
     @property
     def network(self) -> spec.Network:
@@ -75,7 +80,13 @@ class Source:
     def description(self, digests: Mapping[str, str]) -> dict[str, Any]:
         """What a converted file says about where it comes from, as plain JSON values."""
         described = {"network": self.network.to_json(), "scope": self.scope, "source": dict(digests)}
-        return {**described, "rounding": self.rounding.to_json()} if self.rounding else described
+        if self.rounding:
+            described["rounding"] = self.rounding.to_json()
+        if self.view is not None and self.view != AS_IT_IS:
+            described["view"] = asdict(self.view)
+        if self.recognition.filled:
+            described["filled"] = self.recognition.filled
+        return described
 
     def arrays(self) -> dict[str, Array]:
         """All variables at once, by slim's name relative to the scope."""
@@ -83,7 +94,9 @@ class Source:
 
 
 @contextmanager
-def open_source(path: PathLike, scope: str | None = None, step: int | None = None) -> Iterator[Source]:
+def open_source(
+    path: PathLike, scope: str | None = None, step: int | None = None, view: View = AS_IT_IS
+) -> Iterator[Source]:
     """Opens a checkpoint, or a converted file or folder, and recognises the network in it.
 
     Args:
@@ -92,9 +105,10 @@ def open_source(path: PathLike, scope: str | None = None, step: int | None = Non
       scope: which network to take from a checkpoint that holds several. A converted file holds one, without a scope of
         slim's; then `scope` is the one to give it, and None takes what the file remembers, or the network's name.
       step: which checkpoint of a training run's directory; None is the newest.
+      view: what to take of it.
 
     Raises:
-      InputError: it cannot be read, or holds no network or one that is not whole.
+      InputError: it cannot be read, or holds no network or one that is not whole, or nothing that the view takes.
     """
     path = weights_file(remote.local(path))
     if not is_converted(path):
@@ -102,10 +116,10 @@ def open_source(path: PathLike, scope: str | None = None, step: int | None = Non
         from converters.checkpoint import open_checkpoint
 
         with open_checkpoint(path, step) as checkpoint:
-            yield _of_checkpoint(path, checkpoint, scope)
+            yield _of_checkpoint(path, checkpoint, scope, view)
         return
-    with open_converted(path) as (variables, read, remembered):
-        yield _of_variables(path, variables, read, remembered if scope is None else scope)
+    with open_converted(path) as (variables, read, description):
+        yield _of_variables(path, variables, read, description, scope, view)
 
 
 def weights_file(path: Path) -> Path:
@@ -114,41 +128,47 @@ def weights_file(path: Path) -> Path:
     return inside if inside.is_file() and (path / FOLDER_CONFIG).is_file() else path
 
 
-def whole(recognition: Recognition, path: PathLike) -> Recognition:
-    """The recognition, if the network's variables are all there.
+def checkpoint_names(checkpoint: Checkpoint) -> dict[str, str]:
+    """The names of a checkpoint's variables, by the names that slim gave them.
 
-    Raises:
-      InputError: names the first variable that is missing or misshapen, and counts the others.
+    An object-based checkpoint has a variable under its way from the root, and remembers its name. Where two have the
+    same, the ways tell them apart.
     """
-    if recognition.complete:
-        return recognition
-    problems = list(recognition.problems())
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    raise InputError(
-        f"{os.fspath(path)}: not a whole {recognition.network.name} under scope {recognition.scope!r}: "
-        f"{problems[0]}{more}; 'slimport inspect' lists what is there"
+    from converters.checkpoint import full_names
+
+    ways = {key.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE"): key for key in checkpoint.variables}
+    remembered = full_names(checkpoint)
+    found = {remembered.get(key, way): key for way, key in ways.items()}
+    return found if len(found) == len(ways) else ways
+
+
+def _of_checkpoint(path: Path, checkpoint: Checkpoint, scope: str | None, view: View) -> Source:
+    keys = checkpoint_names(checkpoint)
+    stored = {seen: keys[name] for seen, name in views.names(keys, view).items()}
+    shapes = {name: checkpoint.variables[key].shape for name, key in stored.items()}
+    taken = views.take(recognize(shapes, str(path), scope), stored, view, str(path))
+    relative = {origin.stored: name for name, origin in taken.origins.items() if origin.stored is not None}
+    # In the file's order, so that it is read from front to back.
+    order = [key for key in checkpoint if key in relative]
+    dtypes = {relative[key]: checkpoint.variables[key].dtype for key in order}
+    _check_floating_point(path, dtypes)
+    filled = [name for name in taken.origins if name not in dtypes]
+    dtypes |= dict.fromkeys(filled, next(iter(dtypes.values())))
+
+    def stream() -> Iterator[tuple[str, Array]]:
+        for key, array in checkpoint.stream(order):
+            yield relative[key], taken.origins[relative[key]].array(array)
+        for name in filled:
+            yield name, taken.origins[name].filled(dtypes[name])
+
+    return Source(
+        path, checkpoint.files, taken.recognition, dtypes, stream, checkpoint, origins=taken.origins, view=view
     )
 
 
-def _of_checkpoint(path: Path, checkpoint: Checkpoint, scope: str | None) -> Source:
-    shapes = {name: variable.shape for name, variable in checkpoint.variables.items()}
-    recognition = whole(recognize(shapes, str(path), scope), path)
-    wanted = {spec.scoped(recognition.scope, name): name for name in recognition.network.variables()}
-    # In the file's order, so that it is read from front to back.
-    relative = {name: wanted[name] for name in checkpoint if name in wanted}
-
-    def stream() -> Iterator[tuple[str, Array]]:
-        for name, array in checkpoint.stream(list(relative)):
-            yield relative[name], array
-
-    dtypes = {relative[name]: checkpoint.variables[name].dtype for name in relative}
-    _check_floating_point(path, dtypes)
-    return Source(path, checkpoint.files, recognition, dtypes, stream, checkpoint)
-
-
-# A converted file's variables as (shape in slim's layout, dtype) by slim's name, how to read one, and the scope that
-# the file remembers.
-Converted = tuple[dict[str, tuple[spec.Shape, np.dtype[Any]]], Callable[[str], Array], str | None]
+# A converted file's variables as (shape in slim's layout, dtype) by slim's name, how to read one, and what the file
+# remembers of how it was made: the `scope`, the `view`.
+Converted = tuple[dict[str, tuple[spec.Shape, np.dtype[Any]]], Callable[[str], Array], Mapping[str, Any]]
 
 
 @contextmanager
@@ -175,14 +195,28 @@ def _of_variables(
     path: Path,
     variables: Mapping[str, tuple[spec.Shape, np.dtype[Any]]],
     read: Callable[[str], Array],
+    description: Mapping[str, Any],
     scope: str | None,
+    view: View,
 ) -> Source:
-    found = whole(recognize({name: shape for name, (shape, _) in variables.items()}, str(path), ""), path)
-    scope = found.network.default_scope if scope is None else scope.strip("/")
-    names = list(found.network.variables())
-    dtypes = {name: variables[name][1] for name in names}
+    stored = views.names(variables, view)
+    found = recognize({name: variables[key][0] for name, key in stored.items()}, str(path), "")
+    # What a checkpoint was built without, a converted file has: here it was lost.
+    found = replace(found, missing=(*found.missing, *found.filled), filled={})
+    taken = views.take(found, stored, view, str(path))
+    scope = description.get("scope", found.network.default_scope) if scope is None else scope.strip("/")
+    dtypes = {name: variables[name][1] for name in taken.origins}
     _check_floating_point(path, dtypes)
-    return Source(path, (path,), replace(found, scope=scope), dtypes, lambda: ((name, read(name)) for name in names))
+
+    def stream() -> Iterator[tuple[str, Array]]:
+        for name, origin in taken.origins.items():
+            yield name, origin.array(read(name))
+
+    remembered = View.from_json(description["view"]) if "view" in description else None
+    seen = view if remembered is None else view.after(remembered)
+    recognition = replace(taken.recognition, scope=scope)
+    known = remembered is not None or view != AS_IT_IS
+    return Source(path, (path,), recognition, dtypes, stream, view=seen if known else None)
 
 
 def _check_floating_point(path: Path, dtypes: Mapping[str, np.dtype[Any]]) -> None:
@@ -198,10 +232,10 @@ def _open_pytorch(path: Path) -> Iterator[Converted]:
             yield opened
         return
     torch = frameworks.import_torch()
-    scope = None
+    description: Mapping[str, Any] = {}
     if path.suffix == ".pt2":
-        program, notes = programs.load_pt2(path)
-        state, scope = {name: tensor.detach() for name, tensor in program.state_dict.items()}, notes.get("scope")
+        program, description = programs.load_pt2(path)
+        state = {name: tensor.detach() for name, tensor in program.state_dict.items()}
     else:
         try:
             # Nothing is ever unpickled but tensors.
@@ -215,7 +249,7 @@ def _open_pytorch(path: Path) -> Iterator[Converted]:
     def read(name: str) -> Array:
         return mapping.slim_layout(name, mapping.tensor_array(state[names[name]]))
 
-    yield {name: (read(name).shape, read(name).dtype) for name in names}, read, scope
+    yield {name: (read(name).shape, read(name).dtype) for name in names}, read, description
 
 
 @contextmanager
@@ -243,7 +277,7 @@ def _open_safetensors(path: Path) -> Iterator[Converted]:
             return mapping.slim_shape(name, tuple(part.get_shape())), np.dtype(dtype)
 
         description = json.loads((tensors.metadata() or {}).get("slimport", "{}"))
-        yield {name: variable(name) for name in names}, read, description.get("scope")
+        yield {name: variable(name) for name in names}, read, description
 
 
 _SAFETENSORS_DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
@@ -251,7 +285,7 @@ _SAFETENSORS_DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "
 
 @contextmanager
 def _open_onnx(path: Path) -> Iterator[Converted]:
-    model, notes = programs.load_onnx(path)
+    model, description = programs.load_onnx(path)
     from onnx.helper import tensor_dtype_to_np_dtype
     from onnx.numpy_helper import to_array
 
@@ -267,7 +301,7 @@ def _open_onnx(path: Path) -> Iterator[Converted]:
         tensor = tensors[names[name]]
         return mapping.slim_shape(name, tuple(tensor.dims)), np.dtype(tensor_dtype_to_np_dtype(tensor.data_type))
 
-    yield {name: variable(name) for name in names}, read, notes.get("scope")
+    yield {name: variable(name) for name in names}, read, description
 
 
 @contextmanager
@@ -278,10 +312,10 @@ def _open_keras(path: Path) -> Iterator[Converted]:
             with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as weights:
                 scope = json.loads(archive.read("config.json"))["config"]["name"].replace("__", "/")
                 with h5py.File(weights, "r") as file:
-                    yield *_h5_variables(path, file), scope
+                    yield *_h5_variables(path, file), {"scope": scope}
         else:
             with h5py.File(path, "r") as file:
-                yield *_h5_variables(path, file), None
+                yield *_h5_variables(path, file), {}
     except (OSError, KeyError, TypeError, zipfile.BadZipFile, json.JSONDecodeError) as error:
         raise InputError(f"{path}: not a Keras 3 file: {first_line(error)}") from error
 

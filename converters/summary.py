@@ -11,6 +11,7 @@ import click
 from converters import leftovers, tree
 from converters.inspection import Inspection, dtype_name
 from converters.recognize import Recognition
+from converters.views import AS_IT_IS
 from slimport import spec
 
 _FORMATS = {"v1": "TensorFlow checkpoint, V1", "v2": "TensorFlow checkpoint, V2"}
@@ -39,6 +40,7 @@ def _summary(found: Inspection) -> Iterator[tuple[str, str]]:
     if recognition:
         yield "model", click.style(str(recognition), fg="green" if recognition.complete else "yellow")
         yield from _problems(recognition)
+        yield from (("", note) for note in recognition.notes())
     elif found.networks:
         yield "model", click.style(f"{len(found.networks)} networks; choose one with --scope", fg="yellow")
         for network in found.networks:
@@ -66,13 +68,14 @@ def _steps(found: Inspection) -> Iterator[tuple[str, str]]:
         yield "next", "converters.open_checkpoint in Python reads every variable; --all lists them"
         return
     source = shlex.quote(str(found.path))
-    scope = "" if found.recognition else f" --scope {shlex.quote(network.scope)}"
+    options = "" if found.recognition else f" --scope {shlex.quote(network.scope)}"
+    options += f" {found.view}" if found.view != AS_IT_IS else ""
     suffix = ".keras" if found.format == "safetensors" else ".safetensors"
     converted = f"{network.network.name}{suffix}"
-    yield "next", f"slimport convert {source} {converted}{scope}"
-    yield "then", f"slimport verify {source} {converted}{scope}"
+    yield "next", f"slimport convert {source} {converted}{options}"
+    yield "then", f"slimport verify {source} {converted}{options}"
     if network.network.num_classes:
-        yield "or", f"slimport predict {source} IMAGE...{scope}"
+        yield "or", f"slimport predict {source} IMAGE...{options}"
 
 
 def _labelled(rows: Iterator[tuple[str, str]]) -> Iterator[str]:
@@ -87,9 +90,9 @@ def _list(found: Inspection) -> Iterator[str]:
 
 
 def _tree(found: Inspection, depth: int | None) -> Iterator[str]:
-    shown = {name: index for index, name in enumerate(_in_order(found))}
-    variables = sorted((v for v in found.variables if v.name in shown), key=lambda v: shown[v.name])
-    lines = tree.draw(tree.grow((v.name, tree.Leaf(v.shape, dtype_name(v))) for v in variables), depth)
+    by_name = {v.name: v for v in found.variables}
+    variables = [(name, by_name[found.names[name]]) for name in _in_order(found) if name in found.names]
+    lines = tree.draw(tree.grow((name, tree.Leaf(v.shape, dtype_name(v))) for name, v in variables), depth)
     width = max((len(line.guides + line.name) for line in lines), default=0)
     digits = max((len(f"{line.numbers:,}") for line in lines), default=0)
     for line in lines:
@@ -104,7 +107,7 @@ def _in_order(found: Inspection) -> list[str]:
     networks = (found.recognition,) if found.recognition else found.networks
     names = [spec.scoped(n.scope, name) for n in networks for name in n.network.variables()]
     names += [name for network in networks for name in network.unexpected]
-    kept = (leftovers.LAYERS, leftovers.NETWORKS, leftovers.OTHER)
+    kept = (leftovers.HEAD, leftovers.LAYERS, leftovers.NETWORKS, leftovers.OTHER)
     names += sorted((name for group in kept for name in found.extras.get(group, ())), key=_natural)
     # A name may stand in two of these; the first place is its own.
     return list(dict.fromkeys(names))

@@ -194,11 +194,11 @@ def test_a_checkpoint_that_lacks_a_variable_is_refused(slimport: Slimport, small
     from converters.checkpoint import write_checkpoint
 
     variables = dict(open_checkpoint(small_v2))
-    del variables["resnet_v2/block2/unit_1/bottleneck_v2/conv3/biases"], variables["resnet_v2/postnorm/beta"]
+    del variables["resnet_v2/block2/unit_1/bottleneck_v2/conv3/weights"], variables["resnet_v2/postnorm/moving_mean"]
     write_checkpoint(tmp_path / "c", variables)
     run = slimport("convert", tmp_path / "c", tmp_path / "m.safetensors")
     assert run.code == 2
-    assert "block2/unit_1/bottleneck_v2/conv3/biases is missing (and 1 more)" in run.err
+    assert "block2/unit_1/bottleneck_v2/conv3/weights is missing (and 1 more)" in run.err
     assert slimport("inspect", tmp_path / "c").out.count("missing: ") == 2
 
 

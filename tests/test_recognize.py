@@ -38,12 +38,45 @@ def test_what_is_beside_the_network_is_listed_by_group() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["conv1/biases", "block2/unit_2/bottleneck_v2/conv1/weights", "postnorm/gamma", "logits/weights"]
+    "name", ["conv1/weights", "block2/unit_2/bottleneck_v2/conv1/weights", "postnorm/moving_mean", "logits/weights"]
 )
 def test_what_is_missing_is_named(name: str) -> None:
     shapes = under("net", SMALL)
     del shapes[f"net/{name}"]
     assert recognize(shapes, "file").missing == (f"net/{name}",)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("block1/unit_1/bottleneck_v2/shortcut/biases", 0),
+        ("postnorm/gamma", 1),
+        ("postnorm/beta", 0),
+        ("block1/unit_1/bottleneck_v2/preact/gamma", 1),
+    ],
+)
+def test_what_a_layer_was_built_without_is_filled_where_the_rest_of_the_layer_is_there(name: str, value: int) -> None:
+    shapes = under("net", SMALL)
+    del shapes[f"net/{name}"]
+    found = recognize(shapes, "file")
+    assert (found.complete, found.filled) == (True, {f"net/{name}": value})
+    rest = f"net/{name.rpartition('/')[0]}/{'weights' if name.endswith('biases') else 'moving_variance'}"
+    del shapes[rest]
+    assert set(recognize(shapes, "file").missing) == {f"net/{name}", rest}
+
+
+def test_a_fully_connected_layers_weights_stand_for_those_of_a_1x1_convolution() -> None:
+    shapes = {**under("net", SMALL), "net/logits/weights": (32, 7)}
+    found = recognize(shapes, "file")
+    assert (found.complete, found.network, found.reshaped) == (True, SMALL, {"net/logits/weights": (32, 7)})
+    found = recognize({**shapes, "net/logits/weights": (16, 7)}, "file")
+    assert found.misshapen == {"net/logits/weights": (1, 1, 32, 7)}
+
+
+def test_moving_averages_alone_are_no_network_until_they_are_asked_for() -> None:
+    shapes = {f"{name}/ExponentialMovingAverage": shape for name, shape in under("net", SMALL).items()}
+    with pytest.raises(UnknownNetworkError, match="its moving averages are those of one: take them with --ema"):
+        recognize(shapes, "file")
 
 
 def test_a_unit_that_is_missing_between_others_is_named() -> None:

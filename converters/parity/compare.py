@@ -136,7 +136,8 @@ class Report:
     reference: the trace that TF-Slim's side came from; None if the TF-Slim graph ran here.
     rounded: where the converted file's weights are the source's, rounded.
     other: the same comparison in the other dtype, where that was measured too; it counts for the verdict.
-    notes: what a reader must know of how the port's end points came about.
+    notes: what a reader must know of how the port's end points came about, and of both sides' variables, where they are
+      not the source's as they are.
     """
 
     network: str

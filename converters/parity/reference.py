@@ -75,6 +75,7 @@ class Reference(SlimSide):
         the same numbers.
       seed: of the `neighbours` of the images.
       progress: is told what is going on.
+      batch_norm_scale: whether BatchNorm has a gamma. Without, those among the weights, ones, are not used.
       arguments: of the network, as the family's `arguments` lists them.
     """
 
@@ -87,8 +88,10 @@ class Reference(SlimSide):
         *,
         seed: int = 0,
         progress: Callable[[str], None] = lambda _: None,
+        batch_norm_scale: bool = True,
         **arguments: Any,
     ) -> None:
+        self._batch_norm_scale = batch_norm_scale
         self.network, self.scope, self.weights, self.images = network, scope, weights, images
         self._seed, self._progress, self._arguments = seed, progress, arguments
         self._known: list[dict[str, float]] = [{} for _ in range(ROUNDING_RUNS)]
@@ -116,9 +119,15 @@ class Reference(SlimSide):
         return {name: known[name] for name in names}
 
     def with_weights(self, weights: Mapping[str, Array]) -> Reference:
-        seed, progress = self._seed, self._progress
         return Reference(
-            self.network, self.scope, weights, self.images, seed=seed, progress=progress, **self._arguments
+            self.network,
+            self.scope,
+            weights,
+            self.images,
+            seed=self._seed,
+            progress=self._progress,
+            batch_norm_scale=self._batch_norm_scale,
+            **self._arguments,
         )
 
     @cached_property
@@ -127,7 +136,9 @@ class Reference(SlimSide):
 
     def _graph(self, dtype: str) -> tf_slim.SlimGraph:
         self._progress(f"running {self.network.name} in TF-Slim, {dtype}")
-        return tf_slim.SlimGraph(self.network, self.scope, self.weights, dtype, **self._arguments)
+        scale = self._batch_norm_scale
+        weights = {name: array for name, array in self.weights.items() if scale or not name.endswith("/gamma")}
+        return tf_slim.SlimGraph(self.network, self.scope, weights, dtype, batch_norm_scale=scale, **self._arguments)
 
     def __enter__(self) -> Reference:
         return self
@@ -164,7 +175,16 @@ def run_slim(
     images = seeded_images((batch or 1, *(size or (side, side)), network.in_channels), seed or 0)
     progress(f"reading {source.path}")
     weights, reader = tf_slim.weights(source)
-    reference = Reference(network, source.scope, weights, images, seed=seed or 0, progress=progress, **arguments)
+    reference = Reference(
+        network,
+        source.scope,
+        weights,
+        images,
+        seed=seed or 0,
+        progress=progress,
+        batch_norm_scale=source.recognition.scaled,
+        **arguments,
+    )
     try:
         _ = reference.truth
     except ValueError as error:

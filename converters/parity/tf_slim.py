@@ -28,7 +28,12 @@ def weights(source: Source) -> tuple[dict[str, Array], str]:
 
         try:
             reader = tf.train.load_checkpoint(str(source.checkpoint.path))
-            return {name: reader.get_tensor(spec.scoped(source.scope, name)) for name in source.dtypes}, "tensorflow"
+            return {
+                name: origin.filled(source.dtypes[name])
+                if origin.stored is None
+                else origin.array(reader.get_tensor(origin.stored))
+                for name, origin in source.origins.items()
+            }, "tensorflow"
         except (tf.errors.OpError, ValueError, TypeError, RuntimeError):
             pass
     return source.arrays(), "slimport"
@@ -62,6 +67,7 @@ class SlimGraph:
       dtype: `float32` or `float64`, of the whole graph.
       is_training: whether BatchNorm takes the batch's statistics.
       weight_decay: of slim's L2 regularization, which is among the losses of the graph.
+      batch_norm_scale: whether BatchNorm has a gamma.
       arguments: of the network (`global_pool`, say), as the family's `arguments` lists them.
 
     Raises:
@@ -77,6 +83,7 @@ class SlimGraph:
         *,
         is_training: bool = False,
         weight_decay: float = 0.0,
+        batch_norm_scale: bool = True,
         **arguments: Any,
     ) -> None:
         nets = frameworks.import_nets()
@@ -86,12 +93,14 @@ class SlimGraph:
         builder = import_module(f"{nets.__name__}.{network.family}")
         # TensorFlow's fused BatchNorm, what TF-Slim runs in float32, has no float64 kernel.
         fused = {"fused": False} if dtype == "float64" else {}
+        # The arg scopes of networks without BatchNorm do not know of it.
+        scale = {} if batch_norm_scale else {"batch_norm_scale": False}
         self._dtype = dtype
         self.graph = tf.Graph()
         with self._building():
             self._images = tf.placeholder(dtype, (None, None, None, network.in_channels))
             with (
-                slim.arg_scope(builder.arg_scope(weight_decay=weight_decay)),
+                slim.arg_scope(builder.arg_scope(weight_decay=weight_decay, **scale)),
                 slim.arg_scope([slim.batch_norm], **fused),
             ):
                 self._output, end_points = builder.build(

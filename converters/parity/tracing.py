@@ -39,6 +39,7 @@ from converters.parity.compare import ROUNDING_RUNS
 from converters.parity.reference import Reference, Rounding, SlimSide, run_slim
 from converters.sources import PathLike, Source, open_source
 from converters.targets.atomic import atomic, check_destination
+from converters.views import AS_IT_IS, View
 from slimport import spec
 
 SUFFIX = ".npz"
@@ -145,6 +146,7 @@ def trace(
     batch: int | None = None,
     scope: str | None = None,
     step: int | None = None,
+    view: View = AS_IT_IS,
     seed: int | None = None,
     progress: Callable[[str], None] = lambda _: None,
     **arguments: Any,
@@ -158,6 +160,7 @@ def trace(
       batch: number of images; None is 1.
       scope: which network, where the source holds several.
       step: which checkpoint of a training run's directory; None is the newest.
+      view: what to take of the source's network.
       seed: of the input, uniform in [-1, 1]; None is 0.
       progress: is told what is going on.
       arguments: of the network (`global_pool`, `output_stride`, ...), as the family's `arguments` lists them.
@@ -169,7 +172,7 @@ def trace(
     if path.suffix != SUFFIX:
         raise InputError(f"{path}: a trace's name must end in {SUFFIX}")
     check_destination(path)
-    with open_source(source, scope, step) as opened:
+    with open_source(source, scope, step, view) as opened:
         network = opened.network
         try:
             arguments = network.with_defaults(arguments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import platform
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +37,7 @@ from converters.sources import (
     weights_file,
 )
 from converters.targets.atomic import check_destination
+from converters.views import AS_IT_IS, View
 from slimport import spec
 
 TARGETS = ("pytorch", "keras", "onnx")
@@ -56,6 +57,7 @@ def verify(
     device: str = "cpu",
     scope: str | None = None,
     step: int | None = None,
+    view: View = AS_IT_IS,
     seed: int | None = None,
     reference: PathLike | None = None,
     plot: PathLike | None = None,
@@ -79,6 +81,8 @@ def verify(
       device: `cpu` or `cuda`, of the port; the TF-Slim graph always runs on the CPU.
       scope: which network, where the source holds several.
       step: which checkpoint of a training run's directory; None is the newest.
+      view: what to take of the source's network. The TF-Slim graph runs with the same variables, and is built without
+        gammas where the source has none.
       seed: of the input, uniform in [-1, 1]; None is 0, or the trace's.
       reference: a trace of the source (`trace`) in the TF-Slim graph's place; TensorFlow is then not needed.
       plot: a `.png`, `.svg` or `.pdf` to draw the errors to. With it or `page`, both dtypes are measured and count for
@@ -106,12 +110,17 @@ def verify(
     if trace is not None and scope is None:
         # A converted file may not remember its scope; of a checkpoint's networks, this is the recorded one.
         scope = trace.description.scope
-    with open_source(source, scope, step) as opened, ExitStack() as stack:
+    with open_source(source, scope, step, view) as opened, ExitStack() as stack:
         network = opened.network
         try:
             arguments = network.with_defaults(arguments)
         except ValueError as error:
             raise InputError(f"{opened.path}: {first_line(error)}") from error
+        file = None
+        if converted is not None and not in_memory:
+            # Before TF-Slim runs, which takes longest.
+            file = stack.enter_context(open_source(converted, opened.scope))
+            _check_same(opened, file)
         slim: SlimSide
         if trace is not None:
             trace.check(opened, arguments, size=size, batch=batch, seed=seed)
@@ -126,9 +135,14 @@ def verify(
         compared = 0
         dtypes: Mapping[str, np.dtype[Any]] = {}
         given: tuple[str, Mapping[str, str]] = ("", {})
-        if converted is None:
+        if file is not None:
+            different, compared = _different(file.scope, file.stream(), weights), len(weights)
+            dtypes = dict(file.dtypes)
+            model = _load(file, target, arguments)
+            given = os.fspath(converted), {} if page is None else file.digests()
+        elif converted is None:
             model = _build(opened, target, arguments)
-        elif in_memory:
+        else:
             variables = models.pytorch_variables if target == "pytorch" else models.keras_variables
             mine = {name: array for name, array in variables(converted) if name in weights}
             different, compared = _different(opened.scope, mine.items(), weights), len(mine)
@@ -136,17 +150,6 @@ def verify(
             given = f"a {type(converted).__name__} in memory", {}
             # A copy, since recording moves a module to the dtype and the device.
             model = copy.deepcopy(converted) if target == "pytorch" else converted
-        else:
-            with open_source(converted, opened.scope) as file:
-                if file.network != network:
-                    raise InputError(
-                        f"{converted}: holds {_describe(file)}, but {opened.path} holds {_describe(opened)}: "
-                        f"nothing to compare"
-                    )
-                different, compared = _different(file.scope, file.stream(), weights), len(weights)
-                dtypes = dict(file.dtypes)
-                model = _load(file, target, arguments)
-                given = os.fspath(converted), {} if page is None else file.digests()
         rounded = None
         if rounding := _rounded(weights, dtypes):
             source_truth = slim.truth
@@ -185,7 +188,7 @@ def verify(
                 weights_different=tuple(different),
                 reference=None if trace is None else str(trace.path),
                 rounded=rounded,
-                notes=(_SOFTMAX,) if not_in_file else (),
+                notes=(*_notes(opened), *((_SOFTMAX,) if not_in_file else ())),
             )
             for one in measured
         }
@@ -302,6 +305,28 @@ def _load(converted: Source, target: str, arguments: dict[str, Any]) -> Any:
 def _build(source: Source, target: str, arguments: dict[str, Any]) -> Any:
     build = models.pytorch_model if target == "pytorch" else models.keras_model
     return build(source, **arguments)
+
+
+def _notes(source: Source) -> Iterator[str]:
+    if source.view not in (None, AS_IT_IS):
+        yield f"{source.path.name} is taken with {source.view}, and the TF-Slim graph runs with these variables"
+    yield from source.recognition.notes()
+    if not source.recognition.scaled:
+        yield "the TF-Slim graph is built with scale=False, without a gamma in any BatchNorm"
+
+
+def _check_same(source: Source, converted: Source) -> None:
+    if converted.view is not None and converted.view != (source.view or AS_IT_IS):
+        given, remembered = (str(view) or "no such option" for view in (source.view or AS_IT_IS, converted.view))
+        raise InputError(
+            f"{converted.path}: was converted with {remembered}, but verify was called with {given}: give it the same"
+        )
+    if converted.network != source.network:
+        raise InputError(
+            f"{converted.path}: holds {_describe(converted)}, but {source.path} holds {_describe(source)}: nothing to "
+            f"compare; where it was converted with --drop-background, --no-head or --exclude-scope, give verify the "
+            f"same"
+        )
 
 
 def _describe(source: Source) -> str:
