@@ -159,7 +159,7 @@ def verify(
                 variables={spec.scoped(opened.scope, n): rel_l2(array, weights[n]) for n, array in rounding.items()},
                 end_points={name: rel_l2(value, source_truth[name]) for name, value in slim.truth.items()},
             )
-        not_in_file = is_program and bool(network.num_classes)
+        not_in_file = is_program and "predictions" in network.end_points(opened.scope, **arguments)
         # float64 first: its weights can be rounded to float32, but not back.
         measured = sorted(
             {dtype, *(DTYPES if not inexact and (plot is not None or page is not None) else ())}, reverse=True
