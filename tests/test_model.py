@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import io
 import pickle
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, pytorch_port, random_images, random_weights
+from conftest import SMALL, SMALL_NETWORKS, pytorch_port, random_images, random_weights
 from torch import nn
 
 import slimport.pytorch
@@ -125,25 +127,53 @@ def test_a_new_classifier_takes_the_place_dtype_and_mode_of_the_old(model: Netwo
     assert model.get_submodule("logits").training
 
 
-def test_a_new_classifier_starts_as_in_slim() -> None:
+@pytest.mark.parametrize(
+    ("network", "size"),
+    [
+        (spec.ResNetV2([spec.resnet_v2_block("block1", 256, 1, 1)], 1000), 32),
+        (replace(spec.NETWORKS["vgg_16"], blocks=[(8, 1)] * 5, fc_depths=(16, 1024)), 224),
+    ],
+    ids=["resnet_v2", "vgg"],
+)
+def test_a_new_classifier_starts_as_in_slim(network: spec.Network, size: int) -> None:
     import tf_slim as slim
 
-    from slimport.nets import resnet_v2
-
-    network = spec.ResNetV2([spec.resnet_v2_block("block1", 256, 1, 1)], 1000)
-    with tf.Graph().as_default(), tf.Session() as session, slim.arg_scope(resnet_v2.resnet_arg_scope()):
-        resnet_v2.build(network, tf.zeros((1, 32, 32, 3)), is_training=False)
+    builder = importlib.import_module(f"slimport.nets.{network.family}")
+    with tf.Graph().as_default(), tf.Session() as session, slim.arg_scope(builder.arg_scope()):
+        builder.build(network, tf.zeros((1, size, size, 3)), is_training=False, scope="net")
         variables = {v.op.name: v for v in tf.global_variables()}
-        leaves = ("weights", "biases")
-        initial = [variables[f"resnet_v2/logits/{leaf}"].initializer.inputs[1] for leaf in leaves]
-        weights, biases = session.run(initial)
+        leaves = (f"net/{network.classifier}/{leaf}" for leaf in ("weights", "biases"))
+        weights, biases = session.run([variables[name].initializer.inputs[1] for name in leaves])
     model = slimport.pytorch.build(network.with_classes(None))
     model.reset_classifier(1000)
-    mine = model.get_parameter("logits.weight").detach().numpy()
+    mine = model.get_parameter(f"{network.classifier}.weight").detach().numpy()
     # A million numbers: their standard deviation has an error of 0.07%, and the largest is cut off at the same.
     assert mine.std() == pytest.approx(weights.std(), rel=0.005)
     assert abs(mine).max() == pytest.approx(abs(weights).max(), rel=0.001)
-    np.testing.assert_array_equal(model.get_parameter("logits.bias").detach().numpy(), biases)
+    np.testing.assert_array_equal(model.get_parameter(f"{network.classifier}.bias").detach().numpy(), biases)
+
+
+@pytest.mark.parametrize("name", SMALL_NETWORKS)
+def test_every_family_does_all_this(name: str, tmp_path: Path) -> None:
+    network = SMALL_NETWORKS[name]
+    model = pytorch_port(network, random_weights(network))
+    side = min(network.default_image_size, 64)
+    inputs = images(1, network.in_channels, side, side)
+    with torch.inference_mode():
+        _, end_points = model.end_points(inputs)
+        for wanted in list(end_points)[:: len(end_points) // 2]:
+            assert torch.equal(model.features(inputs, [wanted])[wanted], end_points[wanted])
+        assert (spec.scoped(model.scope, network.classifier) in end_points) == bool(network.num_classes)
+        model.reset_classifier(3)
+        output = model(inputs)
+        assert output.shape[1] == 3
+        assert "3 classes" in repr(model)
+        slimport.pytorch.save(model, tmp_path / "m.safetensors")
+        loaded = slimport.pytorch.load(tmp_path / "m.safetensors")
+        assert loaded.network == network.with_classes(3)
+        assert torch.equal(loaded(inputs), output)
+        loaded.reset_classifier(None)
+        assert list(loaded.end_points(inputs)[1]) == loaded.network.end_points(loaded.scope, **loaded.arguments)
 
 
 def test_a_tuned_model_goes_out_to_a_file_and_to_slim(model: Network, tmp_path: Path) -> None:
