@@ -192,7 +192,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".keras", ".weights.h5", ".ckpt"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt2", ".keras", ".weights.h5", ".ckpt"])
 def test_out_of_space_there_is_one_line_and_what_was_there(suffix: str, small_v2: Path, tmp_path: Path) -> None:
     target = tmp_path / f"m{suffix}"
     target.write_text("precious")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from converters import frameworks, programs
-from converters.errors import first_line
 from converters.models import pytorch_model
 from converters.sources import Source
 from converters.targets.atomic import atomic, check_destination
@@ -23,9 +23,8 @@ def write(source: Source, path: Path) -> None:
     there = {node.name for node in program.graph.nodes}
     values = {name: node.name for name, node in named if node.name in there}
     extra = {programs.NOTES: programs.notes(source.description(source.digests()), values)}
+    # In memory first: where the disk is full, PyTorch's writer of files ends the process.
+    content = io.BytesIO()
+    torch.export.save(program, content, extra_files=extra)
     with atomic(path) as temporary:
-        try:
-            torch.export.save(program, temporary, extra_files=extra)
-        except RuntimeError as error:
-            # What PyTorch's own writer makes of a full disk.
-            raise OSError(f"torch.export.save: {first_line(error)}") from error
+        temporary.write_bytes(content.getbuffer())
