@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow.compat.v1 as tf
 import tf_slim as slim
 
+from slimport import spec
+from slimport.named import given
 from slimport.nets import resnet_utils
 from slimport.nets.resnet_utils import Tensor
+
+Network = tuple[Tensor, dict[str, Tensor]]
+"""The network's output, and its end points by name."""
 
 
 def resnet(
@@ -27,7 +33,7 @@ def resnet(
     root: Callable[[Tensor], Tensor] | None,
     postnorm: Callable[[Tensor], Tensor] = lambda net: net,
     store_non_strided_activations: bool = False,
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> Network:
     """A ResNet; the families' generators say what the other arguments mean, and what is returned and raised.
 
     Args:
@@ -65,3 +71,26 @@ def resnet(
                     end_points[sc.name + "/spatial_squeeze"] = net
                 end_points["predictions"] = slim.softmax(net, scope="predictions")
             return net, end_points
+
+
+def build(
+    unit_fn: Callable[..., Tensor], generator: Callable[..., Network], network: spec.ResNet, inputs: Tensor, **more: Any
+) -> Network:
+    """The graph of a description whose blocks are of one unit; the other arguments are those of the generator."""
+    blocks = resnet_utils.blocks_of(network.blocks, unit_fn)
+    return generator(inputs, blocks, network.num_classes, include_root_block=network.include_root_block, **more)
+
+
+def bottleneck_block(
+    unit_fn: Callable[..., Tensor], scope: str, base_depth: int, num_units: int, stride: int
+) -> resnet_utils.Block:
+    """A block of bottleneck units of depth 4 * base_depth whose stride sits in its last unit."""
+    return resnet_utils.blocks_of([spec.bottleneck_block(scope, base_depth, num_units, stride)], unit_fn)[0]
+
+
+def named(name: str, unit_fn: Callable[..., Tensor], generator: Callable[..., Network]) -> Callable[..., Network]:
+    """The network of a name under its name as scope."""
+    network = spec.NETWORKS[name]
+    assert isinstance(network, spec.ResNet)
+    blocks = resnet_utils.blocks_of(network.blocks, unit_fn)
+    return given(name, generator, {"blocks": blocks, "include_root_block": True}, scope=name)

@@ -20,8 +20,7 @@ import tf_slim as slim
 
 from slimport import spec
 from slimport.named import given
-from slimport.nets import resnet_utils, resnet_v1
-from slimport.nets.resnet import resnet
+from slimport.nets import resnet, resnet_utils, resnet_v1
 from slimport.nets.resnet_utils import Tensor
 
 arg_scope = resnet_arg_scope = resnet_utils.resnet_arg_scope
@@ -109,7 +108,7 @@ def resnet_v1_beta(
       root_block_fn: the convolutions before `pool1`; None is the 7x7 of `resnet_v1`.
     """
     seven = partial(resnet_utils.conv2d_same, num_outputs=64, kernel_size=7, stride=2, scope="conv1")
-    return resnet(
+    return resnet.resnet(
         inputs,
         blocks,
         num_classes,
@@ -136,7 +135,7 @@ def _block(block: spec.Block, lite: bool) -> resnet_utils.Block:
 
 def resnet_v1_beta_block(scope: str, base_depth: int, num_units: int, stride: int) -> resnet_utils.Block:
     """A bottleneck block of depth 4 * base_depth whose stride sits in its last unit."""
-    return _block(spec.resnet_v1_block(scope, base_depth, num_units, stride), lite=False)
+    return _block(spec.bottleneck_block(scope, base_depth, num_units, stride), lite=False)
 
 
 def resnet_v1_small_beta_block(scope: str, base_depth: int, num_units: int, stride: int) -> resnet_utils.Block:

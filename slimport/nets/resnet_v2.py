@@ -14,7 +14,8 @@ unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import tensorflow.compat.v1 as tf
@@ -22,8 +23,7 @@ import tf_slim as slim
 
 from slimport import spec
 from slimport.named import given
-from slimport.nets import resnet_utils
-from slimport.nets.resnet import resnet
+from slimport.nets import resnet, resnet_utils
 from slimport.nets.resnet_utils import Tensor
 
 arg_scope = resnet_arg_scope = resnet_utils.resnet_arg_scope
@@ -120,7 +120,7 @@ def resnet_v2(
         # The last unit's output is a bare sum, which nothing has normalized or activated yet (appendix of [2]).
         return slim.batch_norm(net, activation_fn=tf.nn.relu, scope="postnorm")
 
-    return resnet(
+    return resnet.resnet(
         inputs,
         blocks,
         num_classes,
@@ -140,23 +140,9 @@ def resnet_v2(
 resnet_v2.default_image_size = spec.NETWORKS["resnet_v2_50"].default_image_size  # type: ignore[attr-defined]
 
 
-def build(network: spec.ResNet, inputs: Tensor, **arguments: Any) -> tuple[Tensor, dict[str, Tensor]]:
-    """The graph of a network description; `arguments` are those of `resnet_v2`."""
-    blocks = resnet_utils.blocks_of(network.blocks, bottleneck)
-    return resnet_v2(inputs, blocks, network.num_classes, include_root_block=network.include_root_block, **arguments)
-
-
-def resnet_v2_block(scope: str, base_depth: int, num_units: int, stride: int) -> resnet_utils.Block:
-    """A bottleneck block of depth 4 * base_depth whose stride sits in its last unit."""
-    return resnet_utils.blocks_of([spec.resnet_v2_block(scope, base_depth, num_units, stride)], bottleneck)[0]
-
-
-def _named(name: str) -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
-    blocks = resnet_utils.blocks_of(spec.ResNetV2.depths[name], bottleneck)
-    return given(name, resnet_v2, {"blocks": blocks, "include_root_block": True}, scope=name)
-
-
-resnet_v2_50 = _named("resnet_v2_50")
-resnet_v2_101 = _named("resnet_v2_101")
-resnet_v2_152 = _named("resnet_v2_152")
-resnet_v2_200 = _named("resnet_v2_200")
+build = partial(resnet.build, bottleneck, resnet_v2)
+resnet_v2_block = given("resnet_v2_block", resnet.bottleneck_block, {"unit_fn": bottleneck})
+resnet_v2_50 = resnet.named("resnet_v2_50", bottleneck, resnet_v2)
+resnet_v2_101 = resnet.named("resnet_v2_101", bottleneck, resnet_v2)
+resnet_v2_152 = resnet.named("resnet_v2_152", bottleneck, resnet_v2)
+resnet_v2_200 = resnet.named("resnet_v2_200", bottleneck, resnet_v2)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from slimport.spec.network import BATCH_NORM_DECAY, BATCH_NORM_EPSILON, VARIABLE_LEAVES, Network, Shape, scoped
-from slimport.spec.resnet import Block, PlacedUnit, ResNet, Unit
+from slimport.spec.resnet import Block, PlacedUnit, ResNet, Unit, bottleneck_block
 from slimport.spec.resnet_v1 import ResNetV1, resnet_v1_block
 from slimport.spec.resnet_v1_beta import ResNetV1Beta, lite_block
 from slimport.spec.resnet_v2 import ResNetV2, resnet_v2_block
@@ -36,6 +36,7 @@ __all__ = [
     "ResNetV2",
     "Shape",
     "Unit",
+    "bottleneck_block",
     "from_json",
     "lite_block",
     "resnet_v1_block",

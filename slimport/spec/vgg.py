@@ -134,11 +134,11 @@ class VGG(Network):
             # Convolutions of one block share their depth, so the first speaks for those that are missing.
             found = depths[number]
             blocks.append(ConvBlock(found[min(found)], max(found)))
-        widths = [shapes.get(f"{fc}/biases", (4096,))[-1] for fc in ("fc6", "fc7")]
+        fc6, fc7 = (shapes.get(f"{fc}/weights") or shapes.get(f"{fc}/biases") or (4096,) for fc in ("fc6", "fc7"))
         classes = shapes.get("fc8/weights") or shapes.get("fc8/biases")
         return cls(
             blocks=tuple(blocks),
             num_classes=classes[-1] if classes else None,
             in_channels=depth_in(shapes, "conv1/conv1_1/weights"),
-            fc_depths=(widths[0], widths[1]),
+            fc_depths=(fc6[-1], fc7[-1]),
         )
