@@ -164,6 +164,12 @@ def inspect(
 @click.option(
     "--dtype", metavar="DTYPE", help="float16, bfloat16, float32 or float64, of the weights. [as SRC has them]"
 )
+@click.option(
+    "--extras",
+    metavar="FILE",
+    type=click.Path(),
+    help="Keep the layers beside the network raw, in a .safetensors or .npz file.",
+)
 @click.option("--suffix", metavar="SUFFIX", help="Of the outputs in a folder. [that of --to, or .safetensors]")
 @click.option("--force", is_flag=True, help="In a folder: convert again what is done.")
 @click.option("--workers", metavar="N", type=click.IntRange(min=1), help="In a folder: processes at once. [the cores]")
@@ -176,6 +182,7 @@ def convert(
     scope: str | None,
     step: int | None,
     view: View,
+    extras: str | None,
     suffix: str | None,
     force: bool,
     workers: int | None,
@@ -189,6 +196,8 @@ def convert(
     \b
     slimport convert resnet_v2_50.ckpt resnet_v2_50.safetensors
     slimport convert resnet_v2_50.ckpt resnet_v2_50.keras
+    slimport convert resnet_v2_50.ckpt classes_1000.safetensors --drop-background
+    slimport convert resnet_v2_50.ckpt features.safetensors --no-head --extras head.npz
     slimport convert run/ converted/
     slimport convert 'runs/*/' converted/ --suffix .pth
     """
@@ -200,6 +209,8 @@ def convert(
     if is_folder(dst, to):
         if step is not None:
             raise InputError("--step chooses one checkpoint of a run: name a file as DST, or leave --step out")
+        if extras is not None:
+            raise InputError("--extras keeps what one checkpoint holds: name a file as DST, or leave --extras out")
         from converters import terminal
         from converters.batch import convert_all
 
@@ -215,14 +226,16 @@ def convert(
         raise InputError(f"{dst}: one file; --suffix, --force, --workers and --dask are for a folder, which ends in /")
     with _progress() as progress:
         progress(f"converting {src}")
-        one = convert(src, dst, step=step, **options)
+        one = convert(src, dst, step=step, extras=extras, **options)
     click.echo(f"{dst}: {one.recognition}, from {src}")
     if one.rounding:
         click.echo(f"rounded: {one.rounding}")
     for note in one.recognition.notes():
         click.echo(note)
+    if one.extras:
+        click.echo(f"{extras}: {len(one.extras)} variables, raw")
     for line in leftovers.described(one.recognition.extras):
-        click.echo(f"left out: {line}")
+        click.echo(f"{'beside it' if one.extras else 'left out'}: {line}")
 
 
 @cli.command()

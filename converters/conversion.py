@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from converters import extras as beside
 from converters.errors import InputError
 from converters.recognize import Recognition
 from converters.rounding import Rounding, in_dtype
@@ -15,13 +16,16 @@ from converters.views import AS_IT_IS, View
 
 @dataclass(frozen=True)
 class Conversion:
-    """What `convert` did: `recognition.extras` lists what it left out, `rounding` what another dtype lost."""
+    """What `convert` did: `recognition.extras` lists what it left out, `extras` what of that was kept aside, and
+    `rounding` what another dtype lost.
+    """
 
     source: Path
     destination: Path
     framework: str
     recognition: Recognition
     rounding: Rounding | None = None
+    extras: tuple[str, ...] = ()
 
 
 def convert(
@@ -32,6 +36,7 @@ def convert(
     step: int | None = None,
     view: View = AS_IT_IS,
     dtype: str | None = None,
+    extras: PathLike | None = None,
 ) -> Conversion:
     """Converts a checkpoint, or a converted file, to the format that the destination's suffix names.
 
@@ -44,6 +49,7 @@ def convert(
       step: which checkpoint of a training run's directory; None is the newest.
       view: what to take of the source's network.
       dtype: `float16`, `bfloat16`, `float32` or `float64`, of every variable; None leaves each in its own.
+      extras: a `.safetensors` or `.npz` file for what is beside the network and not from training, raw.
 
     Raises:
       InputError: the source cannot be read or holds no whole network, the destination cannot be written, or the dtype
@@ -54,11 +60,17 @@ def convert(
     target = target_of(destination, to)
     if dtype is not None:
         target.check_dtype(dtype)
+    aside = None if extras is None else Path(extras)
+    if aside is not None:
+        beside.check(aside)
     with open_source(source, scope, step, view) as opened:
         taken = [*opened.files, *(file.parent for file in opened.files)]
         if destination.exists() and any(destination.samefile(path) for path in taken):
             raise InputError(f"{destination}: is the source itself; choose another destination")
+        kept = {} if aside is None else beside.read(opened)
         if dtype is not None:
             opened = in_dtype(opened, dtype)
         target.write(opened, destination)
-        return Conversion(opened.path, destination, target.framework, opened.recognition, opened.rounding)
+        if aside is not None:
+            beside.write(kept, aside)
+        return Conversion(opened.path, destination, target.framework, opened.recognition, opened.rounding, tuple(kept))

@@ -51,6 +51,7 @@ class Source:
       the next one is asked for.
     checkpoint: the checkpoint, where the source is one.
     rounding: how the variables were brought into another dtype, where they were.
+    names: the names in the file of all that is in it, by those that slim gave them, where the source is a checkpoint.
     origins: where each variable comes from, by the same names, where the source is a checkpoint.
     view: what was taken of what the network was made with, as far as that is known: a converted file may remember it.
     """
@@ -62,6 +63,7 @@ class Source:
     stream: Callable[[], Iterator[tuple[str, Array]]]
     checkpoint: Checkpoint | None = field(default=None, repr=False)
     rounding: Rounding | None = field(default=None, repr=False)
+    names: Mapping[str, str] = field(default_factory=dict, repr=False)
     origins: Mapping[str, Origin] = field(default_factory=dict, repr=False)
     view: View | None = None
 
@@ -162,7 +164,15 @@ def _of_checkpoint(path: Path, checkpoint: Checkpoint, scope: str | None, view: 
             yield name, taken.origins[name].filled(dtypes[name])
 
     return Source(
-        path, checkpoint.files, taken.recognition, dtypes, stream, checkpoint, origins=taken.origins, view=view
+        path,
+        checkpoint.files,
+        taken.recognition,
+        dtypes,
+        stream,
+        checkpoint,
+        names=stored,
+        origins=taken.origins,
+        view=view,
     )
 
 

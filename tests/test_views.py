@@ -26,6 +26,7 @@ import tensorflow.compat.v1 as tf
 import tf_slim as slim
 import torch
 from safetensors import safe_open
+from safetensors.numpy import load_file
 
 import slimport.pytorch
 from slimport.nets import resnet_v2
@@ -290,3 +291,35 @@ def test_an_object_based_checkpoint_is_taken_by_the_names_that_it_remembers(plai
             arrays = source.arrays()
         assert all((array == reader.get_tensor(f"{SCOPE}/{name}")).all() for name, array in arrays.items())
         assert inspect(path).recognition is not None
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+def test_layers_beside_the_network_are_kept_raw(suffix: str, slimport: Callable[..., Run], tmp_path: Path) -> None:
+    path, aside = tmp_path / "m.ckpt", tmp_path / f"aside{suffix}"
+
+    def build(_: Any) -> None:
+        fully_connected()
+        gradients = [(tf.zeros_like(variable), variable) for variable in tf.trainable_variables()]
+        tf.train.MomentumOptimizer(0.1, 0.9).apply_gradients(gradients)
+        tf.get_variable("net/mean_rgb", (3,))
+
+    make_checkpoint.save(build, path, "v2")
+    done = slimport("convert", path, tmp_path / "m.pth", "--no-head", "--extras", aside)
+    assert (done.code, done.err) == (0, "")
+    assert f"{aside}: 5 variables, raw\n" in done.out
+    names = {"Decoder/fc/weights", "Decoder/fc/biases", "net/mean_rgb", "net/logits/weights", "net/logits/biases"}
+    reader = tf.train.load_checkpoint(str(path))
+    kept = load_file(aside) if suffix == ".safetensors" else dict(np.load(aside))
+    assert kept.keys() == names
+    assert all(array.tobytes() == reader.get_tensor(name).tobytes() for name, array in kept.items())
+
+
+def test_extras_that_are_not_there_or_cannot_be_written_are_refused(plain: Path, tmp_path: Path) -> None:
+    for name, message in (
+        ("aside.txt", "must end in .safetensors or .npz"),
+        ("no/aside.npz", "does not exist; make it first"),
+        ("aside.npz", "nothing that --extras could keep stands beside the network; leave it out"),
+    ):
+        with pytest.raises(InputError, match=message):
+            convert(plain, tmp_path / "m.pth", extras=tmp_path / name)
+        assert not list(tmp_path.iterdir())
