@@ -37,7 +37,6 @@ from converters.parity.compare import FLOAT32_RATIO, Row
 from converters.parity.reference import Reference
 from slimport import spec
 
-RESNETS = [name for name, network in spec.NETWORKS.items() if isinstance(network, spec.ResNet)]
 SIZES = ((64, 64), (97, 97), (224, 224), (299, 299), (321, 321), (120, 161))
 NUM_CLASSES = (1001, 21, 7, None, 0)
 OUTPUT_STRIDES = (None, 4, 8, 16, 32)
@@ -60,8 +59,9 @@ class Setting:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Of the networks' functions."""
-        return {name: getattr(self, name) for name in ("global_pool", "output_stride", "spatial_squeeze")}
+        """Of the networks' functions, those that the network has."""
+        names = ("global_pool", "output_stride", "spatial_squeeze")
+        return {name: getattr(self, name) for name in names if name in self.described.arguments}
 
     @property
     def described(self) -> spec.Network:
@@ -87,6 +87,11 @@ class Setting:
     @property
     def possible(self) -> bool:
         """Whether TF-Slim can run it, and this machine."""
+        network = spec.NETWORKS[self.network]
+        if isinstance(network, spec.VGG) and (
+            self.output_stride is not None or min(self.size) < network.default_image_size
+        ):
+            return False
         # Only a 1x1 map can be squeezed, and a map that is not pooled is larger.
         return (self.global_pool or not self.spatial_squeeze) and self.numbers <= MOST_NUMBERS
 
@@ -109,8 +114,12 @@ def settings(networks: Iterable[str]) -> list[Setting]:
 @cache
 def maps_of(network: str, output_stride: int | None) -> list[tuple[int, int]]:
     """(stride, channels) of the end points, a unit's taken together."""
+    described = spec.NETWORKS[network]
+    if isinstance(described, spec.VGG):
+        return [(1 << n, block.depth * block.repetitions) for n, block in enumerate(described.blocks)]
+    assert isinstance(described, spec.ResNet)
     maps, stride = [], 4
-    for unit in spec.NETWORKS[network].units(output_stride):
+    for unit in described.units(output_stride):
         stride *= unit.stride
         maps.append((stride, 2 * unit.depth + 2 * unit.depth_bottleneck))
     return maps
@@ -232,7 +241,7 @@ def line(number: int, row: Setting, results: Mapping[str, Result]) -> str:
 def main() -> None:
     """The command line; exits with 1 if anything differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", metavar="NAME", default=RESNETS)
+    parser.add_argument("--networks", nargs="+", metavar="NAME", default=list(spec.NETWORKS))
     parser.add_argument("--rows", type=int, nargs="+", metavar="N", help="only these, by their number in the table")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
