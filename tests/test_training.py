@@ -67,7 +67,6 @@ def test_three_steps_are_slims(hyperparameters: Hyperparameters, arguments: dict
     ("name", "arguments"),
     [
         ("resnet_v1", {}),
-        ("resnet_v1_lite", {"global_pool": True, "spatial_squeeze": True, "multi_grid": (1, 2, 4)}),
         # Dropout's random numbers are each framework's own.
         ("vgg", {"dropout_keep_prob": 1.0}),
     ],
