@@ -21,7 +21,7 @@ MEANINGS = {
     SHADOW: "moving averages of the variables; --ema takes them",
     TRAINING_STATE: "steps, rates and the like",
     QUANTIZATION: "ranges for quantization",
-    LAYERS: "that are not the network's; convert --extras keeps them",
+    LAYERS: "variables of layers beside the network; convert --extras keeps them",
     NETWORKS: "variables of the other networks",
     HEAD: "the layer of the logits",
     OTHER: "of no known kind",

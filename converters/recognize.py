@@ -81,8 +81,10 @@ class Recognition:
             yield f"moving averages: {with_average} of {len(names)} variables" + (f"; none of {none}" if none else "")
         for value in sorted(set(self.filled.values()), reverse=True):
             names = [name for name, filled in self.filled.items() if filled == value]
+            leaves = Counter(name.rpartition("/")[2] for name in names)
+            counts = ", ".join(f"{count} {leaf}" for leaf, count in leaves.items())
             sample = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            yield f"filled with {value:g}, as the layers were built without: {len(names)} of them: {sample}"
+            yield f"filled with {value:g}: {counts}, without which the layers were built: {sample}"
         for name, shape in self.reshaped.items():
             yield f"reshaped: {name}, {list(shape)} in the file"
 
@@ -147,7 +149,6 @@ def recognize(shapes: Mapping[str, spec.Shape], source: str, scope: str | None =
     for family, at in scopes(shapes):
         if scope is None or at == scope.strip("/"):
             _recognized(shapes, family, at, source)
-    known = ", ".join(f"{family.landmark} ({family.title})" for family in spec.FAMILIES.values())
     where = "" if scope is None else f" under scope {scope!r}"
     there = f"; networks stand under {_scopes(found)}" if found else ""
     averages = {variable: shapes[name] for name in shapes if (variable := leftovers.averaged(name, shapes))}
@@ -155,7 +156,7 @@ def recognize(shapes: Mapping[str, spec.Shape], source: str, scope: str | None =
         there = "; its moving averages are those of one: take them with --ema"
     raise UnknownNetworkError(
         f"{source}: no network that slimport knows among its {len(shapes)} variables{where}: looked for "
-        f"{known}{there}; 'slimport inspect' lists what the file holds",
+        f"{looked_for()}{there}; 'slimport inspect' lists what the file holds",
         None if found else nearest(shapes),
     )
 
@@ -174,6 +175,11 @@ def check_whole(recognition: Recognition, source: str) -> None:
         f"{source}: not a whole {recognition.network.name} under scope {recognition.scope!r}: "
         f"{problems[0]}{more}; 'slimport inspect' lists what is there"
     )
+
+
+def looked_for() -> str:
+    """What the known families are recognised by."""
+    return ", ".join(f"{family.landmark} ({family.title})" for family in spec.FAMILIES.values())
 
 
 def networks(shapes: Mapping[str, spec.Shape]) -> list[Recognition]:

@@ -10,8 +10,8 @@ import click
 
 from converters import leftovers, tree
 from converters.inspection import Inspection, dtype_name
-from converters.recognize import Recognition
-from converters.views import AS_IT_IS
+from converters.recognize import Recognition, looked_for
+from converters.views import AS_IT_IS, IMAGENET_CLASSES
 from slimport import spec
 
 _FORMATS = {"v1": "TensorFlow checkpoint, V1", "v2": "TensorFlow checkpoint, V2"}
@@ -41,15 +41,35 @@ def _summary(found: Inspection) -> Iterator[tuple[str, str]]:
         yield "model", click.style(str(recognition), fg="green" if recognition.complete else "yellow")
         yield from _problems(recognition)
         yield from (("", note) for note in recognition.notes())
+        if recognition.network.background and recognition.network.num_classes == IMAGENET_CLASSES + 1:
+            yield "classes", "the first is the background: --drop-background leaves 1000, --no-head gives features"
     elif found.networks:
         yield "model", click.style(f"{len(found.networks)} networks; choose one with --scope", fg="yellow")
         for network in found.networks:
             yield "network", str(network)
     else:
-        yield "model", click.style(f"none ({found.doubt})", fg="yellow")
-    for line in leftovers.described(found.extras):
-        yield ("beside it" if recognition else "variables"), line
+        yield from _unknown(found)
+    # Without a network, every layer is beside it.
+    extras = {group: names for group, names in found.extras.items() if recognition or group != leftovers.LAYERS}
+    for line in leftovers.described(extras):
+        yield "beside it", line
     yield from _steps(found)
+
+
+def _unknown(found: Inspection) -> Iterator[tuple[str, str]]:
+    nearest = found.nearest
+    if nearest is None:
+        yield "model", click.style(f"none ({found.doubt})", fg="yellow")
+        return
+    yield "model", click.style("none that slimport knows", fg="yellow")
+    yield "looked for", looked_for()
+    yield "found", f"{len(found.extras.get(leftovers.LAYERS, ()))} variables of layers, in the tree below"
+    network, variables = nearest.network, len(nearest.network.variables())
+    yield (
+        "nearest",
+        f"{network.name} under scope {nearest.scope!r}: {nearest.alike} of its {variables} variables by name",
+    )
+    yield "first difference", nearest.different
 
 
 def _problems(found: Recognition) -> Iterator[tuple[str, str]]:
@@ -65,17 +85,17 @@ def _steps(found: Inspection) -> Iterator[tuple[str, str]]:
     """What can be done with the file, as commands."""
     network = found.recognition or next(iter(found.networks), None)
     if network is None or not network.complete:
-        yield "next", "converters.open_checkpoint in Python reads every variable; --all lists them"
+        yield "next", "--all lists every variable, and converters.open_checkpoint in Python reads them"
         return
     source = shlex.quote(str(found.path))
     options = "" if found.recognition else f" --scope {shlex.quote(network.scope)}"
     options += f" {found.view}" if found.view != AS_IT_IS else ""
     suffix = ".keras" if found.format == "safetensors" else ".safetensors"
     converted = f"{network.network.name}{suffix}"
-    yield "next", f"slimport convert {source} {converted}{options}"
-    yield "then", f"slimport verify {source} {converted}{options}"
+    yield "next", click.style(f"slimport convert {source} {converted}{options}", bold=True)
+    yield "then", click.style(f"slimport verify {source} {converted}{options}", bold=True)
     if network.network.num_classes:
-        yield "or", f"slimport predict {source} IMAGE...{options}"
+        yield "or", click.style(f"slimport predict {source} IMAGE...{options}", bold=True)
 
 
 def _labelled(rows: Iterator[tuple[str, str]]) -> Iterator[str]:

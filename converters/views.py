@@ -18,7 +18,7 @@ from converters.mapping import Array
 from converters.recognize import Recognition, check_whole
 from slimport import spec
 
-_IMAGENET_CLASSES = 1000
+IMAGENET_CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _averaged(recognition: Recognition, origins: Mapping[str, Origin], source: s
 
 def _without_background(network: spec.Network, source: str) -> spec.Network:
     classes = network.num_classes or 0
-    if classes < 2 or classes == _IMAGENET_CLASSES:
+    if classes < 2 or classes == IMAGENET_CLASSES:
         why = {0: "it has no logits", 1: "that is its only class"}.get(
             classes, "these are ImageNet's without it already"
         )

@@ -165,9 +165,9 @@ def test_inspect_of_another_network_says_so_and_succeeds(slimport: Slimport, tmp
     assert sum(map(len, found["extras"].values())) == len(found["variables"])
     run = slimport("inspect", path)
     assert run.code == 0
-    assert "model: none (" in run.out
-    assert "nearest is " in run.out
-    assert found["nearest"]["difference"] in run.out
+    assert "\nmodel: none that slimport knows\nlooked for: " in run.out
+    assert f"\nnearest: {found['nearest']['name']} under scope {found['nearest']['scope']!r}: " in run.out
+    assert f"\nfirst difference: {found['nearest']['difference']}\n" in run.out
     assert "conv2  " in run.out
 
 

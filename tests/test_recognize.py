@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from conftest import DEPTHS, SMALL, named
 
 from converters import InputError
 from converters.recognize import UnknownNetworkError, recognize
-from slimport.spec import ResNetV2, Shape, scoped
+from slimport import spec
+from slimport.spec import Shape, scoped
 
 
-def under(scope: str, network: ResNetV2) -> dict[str, Shape]:
+def under(scope: str, network: spec.Network) -> dict[str, Shape]:
     return {scoped(scope, name): shape for name, shape in network.variables().items()}
 
 
@@ -71,6 +74,24 @@ def test_a_fully_connected_layers_weights_stand_for_those_of_a_1x1_convolution()
     assert (found.complete, found.network, found.reshaped) == (True, SMALL, {"net/logits/weights": (32, 7)})
     found = recognize({**shapes, "net/logits/weights": (16, 7)}, "file")
     assert found.misshapen == {"net/logits/weights": (1, 1, 32, 7)}
+
+
+@pytest.mark.parametrize("name", spec.NETWORKS)
+def test_every_known_network_is_recognised_in_its_variants(name: str) -> None:
+    network = spec.NETWORKS[name]
+    shapes = under(f"tower_0/{name}", network)
+    fewer = {full: shape for full, shape in shapes.items() if not full.endswith(("/gamma", "/biases"))}
+    found = recognize(fewer, "file")
+    assert (found.network, found.scope, found.complete) == (network, f"tower_0/{name}", True)
+    assert set(found.filled) == shapes.keys() - fewer.keys()
+    assert not found.extras
+    if network.num_classes:
+        head = f"tower_0/{name}/{network.classifier}"
+        *sides, classes = shapes[f"{head}/weights"]
+        found = recognize({**shapes, f"{head}/weights": (math.prod(sides), classes)}, "file")
+        assert (found.network, list(found.reshaped)) == (network, [f"{head}/weights"])
+        found = recognize({full: s for full, s in shapes.items() if not full.startswith(f"{head}/")}, "file")
+        assert (found.network, found.complete) == (network.with_classes(None), True)
 
 
 def test_moving_averages_alone_are_no_network_until_they_are_asked_for() -> None:
