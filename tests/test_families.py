@@ -13,7 +13,7 @@ from conftest import SMALL_NETWORKS, SMALL_V1, random_images, random_weights, sa
 
 import slimport.keras
 import slimport.pytorch
-from converters import convert, frameworks, inspect, models, verify
+from converters import InputError, convert, frameworks, inspect, models, verify
 from converters.mapping import keras_name, pytorch_name, pytorch_shape
 from converters.parity import ports, tf_slim
 from converters.parity.compare import compare
@@ -111,13 +111,19 @@ def test_keras_weights_are_the_variables_of_the_rule(name: str) -> None:
 
 @small
 def test_an_argument_that_the_family_has_not_is_refused(name: str, tmp_path: Path) -> None:
-    from converters import InputError
     from converters.checkpoint import write_checkpoint
 
     network = SMALL_NETWORKS[name]
     write_checkpoint(tmp_path / "c", {f"net/{n}": array for n, array in random_weights(network).items()})
     with pytest.raises(InputError, match=rf"{network.name} takes .*; it has no depth_multiplier"):
         verify(tmp_path / "c", depth_multiplier=2)
+
+
+def test_images_that_the_network_cannot_take_are_refused_with_the_layer_that_cannot(tmp_path: Path) -> None:
+    source = save_small(tmp_path / "small.ckpt", "v2", SMALL_NETWORKS["vgg"], "net")
+    for size, layer in (((20, 20), "fc6"), ((40, 47), "fc8")):
+        with pytest.raises(InputError, match=f"small.ckpt: TensorFlow: 'net/{layer}/.* [A-Z]"):
+            verify(source, size=size)
 
 
 @pytest.mark.parametrize(("name", "variables", "end_points"), [("resnet_v1_50", 267, 77)])

@@ -137,7 +137,9 @@ class SlimGraph:
         try:
             values = self._session.run(wanted, {self._images: images.astype(self._dtype)})
         except OpError as error:
-            raise ValueError(f"TensorFlow: {error.message}") from error
+            # What comes before says where in the code the node was made.
+            node, _, cause = error.message.rpartition("\nNode: ")[2].partition("\n")
+            raise ValueError(f"TensorFlow: {node} {cause}") from error
         return {name: values[name] for name in wanted}
 
     @contextmanager
