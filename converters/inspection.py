@@ -25,6 +25,7 @@ class Inspection:
 
     format: `v1` or `v2` of a checkpoint, or a converted file's suffix without the dot.
     view: what is taken.
+    description: what a converted file remembers of how it was made; empty where it does not, and for a checkpoint.
     names: the variables' names in the file by those that slim gave them, as the view has them; they differ in
       object-based checkpoints, and where moving averages stand in the variables' places.
     recognition: None where there is no network that slimport knows, or more than one.
@@ -44,6 +45,7 @@ class Inspection:
     doubt: str | None = None
     nearest: Resemblance | None = None
     extras: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    description: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def parameters(self) -> int:
@@ -76,7 +78,7 @@ def inspect(path: PathLike, scope: str | None = None, step: int | None = None, v
     Raises:
       InputError: it cannot be read, or the network has nothing of what the view takes.
     """
-    file_format, variables, names = _variables(weights_file(remote.local(path)), step)
+    file_format, variables, names, description = _variables(weights_file(remote.local(path)), step)
     by_name = {variable.name: variable for variable in variables}
     names = {seen: names[name] for seen, name in views.names(names, view).items()}
     shapes = {name: by_name[key].shape for name, key in names.items()}
@@ -100,18 +102,19 @@ def inspect(path: PathLike, scope: str | None = None, step: int | None = None, v
         doubt=doubt,
         nearest=nearest,
         extras=found.extras if found else leftovers.grouped(shapes, shapes),
+        description=description,
     )
 
 
-def _variables(path: Path, step: int | None) -> tuple[str, tuple[Variable, ...], dict[str, str]]:
-    """The file's format, its variables, and their names in it by those that slim gave them."""
+def _variables(path: Path, step: int | None) -> tuple[str, tuple[Variable, ...], dict[str, str], Mapping[str, Any]]:
+    """The file's format, its variables, their names in it by those that slim gave them, and what it remembers."""
     if is_converted(path):
-        with open_converted(path) as (variables, _, _):
+        with open_converted(path) as (variables, _, description):
             found = tuple(Variable(name, shape, dtype) for name, (shape, dtype) in variables.items())
         suffix = next(suffix for suffix in CONVERTED_SUFFIXES if path.name.endswith(suffix))
-        return suffix.removeprefix("."), found, {variable.name: variable.name for variable in found}
+        return suffix.removeprefix("."), found, {variable.name: variable.name for variable in found}, description
     with open_checkpoint(path, step) as checkpoint:
-        return checkpoint.format, tuple(checkpoint.variables.values()), checkpoint_names(checkpoint)
+        return checkpoint.format, tuple(checkpoint.variables.values()), checkpoint_names(checkpoint), {}
 
 
 def _model_json(found: Recognition) -> dict[str, Any]:

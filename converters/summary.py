@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 import click
 
 from converters import leftovers, tree
 from converters.inspection import Inspection, dtype_name
 from converters.recognize import Recognition, looked_for
-from converters.views import AS_IT_IS, IMAGENET_CLASSES
+from converters.views import AS_IT_IS, IMAGENET_CLASSES, View
 from slimport import spec
 
 _FORMATS = {"v1": "TensorFlow checkpoint, V1", "v2": "TensorFlow checkpoint, V2"}
@@ -38,7 +40,10 @@ def inspection_text(found: Inspection, *, depth: int | None = None, everything: 
 def _summary(found: Inspection) -> Iterator[tuple[str, str]]:
     recognition = found.recognition
     if recognition:
-        yield "model", click.style(str(recognition), fg="green" if recognition.complete else "yellow")
+        # A converted file's variables stand under no scope, but it may remember the one that they stood under.
+        model = replace(recognition, scope=found.description.get("scope", recognition.scope))
+        yield "model", click.style(str(model), fg="green" if recognition.complete else "yellow")
+        yield from _made_from(found.description)
         yield from _problems(recognition)
         yield from (("", note) for note in recognition.notes())
         if recognition.network.background and recognition.network.num_classes == IMAGENET_CLASSES + 1:
@@ -54,6 +59,12 @@ def _summary(found: Inspection) -> Iterator[tuple[str, str]]:
     for line in leftovers.described(extras):
         yield "beside it", line
     yield from _steps(found)
+
+
+def _made_from(description: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if "source" in description:
+        taken = f", with {View.from_json(description['view'])}" if "view" in description else ""
+        yield "made from", ", ".join(description["source"]) + taken
 
 
 def _unknown(found: Inspection) -> Iterator[tuple[str, str]]:

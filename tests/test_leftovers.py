@@ -13,6 +13,7 @@ from conftest import SMALL, Run
 
 from converters import convert, frameworks, inspect
 from converters.summary import inspection_text
+from converters.views import View
 
 frameworks.import_nets()
 import make_checkpoint
@@ -115,12 +116,17 @@ def test_a_saved_model_of_a_hub_module_holds_the_network_under_the_modules_scope
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".keras", ".weights.h5"])
 def test_inspect_says_what_a_converted_file_is(suffix: str, small_v2: Path, tmp_path: Path) -> None:
-    convert(small_v2, tmp_path / f"m{suffix}")
+    convert(small_v2, tmp_path / f"m{suffix}", scope="resnet_v2", view=View(head=False))
+    network = SMALL.with_classes(None)
     found = inspect(tmp_path / f"m{suffix}")
     text = click.unstyle(inspection_text(found)).splitlines()
-    assert text[0].startswith(f"{tmp_path}/m{suffix}: converted file, {suffix[1:]}, {len(SMALL.variables())} variables")
-    assert text[1].startswith("model: resnet_v2, 7 classes")
-    assert {v.name: v.shape for v in found.variables} == SMALL.variables()
+    assert text[0].startswith(
+        f"{tmp_path}/m{suffix}: converted file, {suffix[1:]}, {len(network.variables())} variables"
+    )
+    assert text[1] == "model: resnet_v2, no logits, scope 'resnet_v2'" or suffix in (".pth", ".weights.h5")
+    files = f"{small_v2.name}.index, {small_v2.name}.data-00000-of-00001"
+    assert (text[2] == f"made from: {files}, with --no-head") == (suffix == ".safetensors")
+    assert {v.name: v.shape for v in found.variables} == network.variables()
 
 
 def test_the_tree_draws_alike_units_once_and_is_cut_at_a_depth(slimport: Callable[..., Run], small_v2: Path) -> None:
