@@ -37,6 +37,9 @@ FORMS: dict[str, dict[str, str]] = {
     "m.ckpt": {},
     "folder": {"to": "huggingface"},
 }
+# These take seconds to write and to read: from slim and back alone.
+PROGRAMS: dict[str, dict[str, str]] = {"m.pt2": {}, "m.onnx": {}}
+PAIRS = [*itertools.product(FORMS, FORMS), *((program, "m.ckpt") for program in PROGRAMS)]
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 
 
@@ -44,12 +47,12 @@ FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 def forms(small_v2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one checkpoint in every form."""
     folder = tmp_path_factory.mktemp("forms")
-    for name, options in FORMS.items():
+    for name, options in (FORMS | PROGRAMS).items():
         convert(small_v2, folder / name, **options)
     return folder
 
 
-@pytest.mark.parametrize(("there", "back"), itertools.product(FORMS, FORMS))
+@pytest.mark.parametrize(("there", "back"), PAIRS)
 def test_every_form_becomes_every_other_bit_for_bit(
     there: str, back: str, forms: Path, small_v2: Path, tmp_path: Path
 ) -> None:
