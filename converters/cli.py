@@ -241,7 +241,7 @@ def convert(
 @cli.command()
 @source
 @click.argument("converted", required=False, type=click.Path())
-@click.option("--target", metavar="TARGET", help="pytorch, keras or onnx; follows from CONVERTED, else pytorch.")
+@click.option("--target", metavar="TARGET", help="pytorch, keras, onnx or slim; follows from CONVERTED, else pytorch.")
 @click.option(
     "--dtype", metavar="DTYPE", help="float32 or float64. [float64, where the target computes in it throughout]"
 )

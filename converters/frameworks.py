@@ -102,6 +102,12 @@ def import_onnxruntime() -> Any:
     return _import("onnxruntime", "onnx")
 
 
+def import_tensorflow() -> Any:
+    """TensorFlow."""
+    with quiet():
+        return _import("tensorflow", "tensorflow")
+
+
 def import_nets() -> Any:
     """TensorFlow 1's interface, with tf_slim working: the module `slimport.nets`."""
     with quiet():

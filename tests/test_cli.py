@@ -111,7 +111,7 @@ def test_bad_input_gives_one_line_exit_code_2_and_no_output(
         (("convert", "SRC", "OUT/folder.pth"), "is a folder"),
         (("convert", "SRC", "OUT/out.pth", "--scope", "other"), "under scope 'other'"),
         (("verify", "SRC", "OUT/missing.safetensors"), "no such file"),
-        (("verify", "SRC", "SRC"), "cannot tell what this is"),
+        (("verify", "SRC", "OUT/out.txt"), "cannot tell what this is"),
         (("verify", "SRC", "--size", "0"), "--size 0: must be H or HxW"),
         (("verify", "SRC", "--size", "12x-3"), "must be H or HxW"),
         (("verify", "SRC", "--batch", "0"), "--batch"),

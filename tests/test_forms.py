@@ -81,6 +81,21 @@ def test_a_folder_is_loaded_verified_and_inspected(forms: Path, small_v2: Path) 
     assert "id2label" not in config
 
 
+def test_a_checkpoint_that_was_written_runs_in_tf_slim_as_the_source(
+    forms: Path, small_v2: Path, tmp_path: Path
+) -> None:
+    report = verify(small_v2, forms / "m.ckpt", size=(33, 40))
+    assert (report.ok, report.target, report.worst.rel_l2) == (True, "slim", 0)
+    assert report.backend == f"TF-Slim on tensorflow {tf.__version__}"
+    assert report.weights_compared == len(SMALL.variables())
+    weights = {f"resnet_v2/{name}": array for name, array in random_weights(SMALL, seed=1).items()}
+    write_checkpoint(tmp_path / "other", weights)
+    report = verify(small_v2, tmp_path / "other.index", size=(33, 40))
+    assert not report.ok
+    assert report.first_difference == "resnet_v2/conv1"
+    assert len(report.weights_different) == len(weights)
+
+
 @pytest.mark.parametrize("num_classes", [1000, 1001])
 def test_every_class_of_imagenet_has_a_name_of_its_own(num_classes: int, tmp_path: Path) -> None:
     network = SMALL.with_classes(num_classes)

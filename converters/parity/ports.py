@@ -173,6 +173,8 @@ def check_device(target: str, device: str) -> None:
         raise InputError(f"--device {device}: must be cpu or cuda")
     if device == "cpu":
         return
+    if target == "slim":
+        raise InputError(f"--device {device}: the TF-Slim graph runs on the CPU; use --device cpu")
     if target == "onnx":
         seen = "CUDAExecutionProvider" in frameworks.import_onnxruntime().get_available_providers()
     elif target == "pytorch" or _keras_backend() == "torch":
@@ -195,6 +197,8 @@ def backend_of(target: str) -> str:
         return f"torch {frameworks.import_torch().__version__}"
     if target == "onnx":
         return f"onnxruntime {frameworks.import_onnxruntime().__version__}"
+    if target == "slim":
+        return f"TF-Slim on tensorflow {frameworks.import_tensorflow().__version__}"
     return f"keras {frameworks.import_keras().__version__} on {_keras_backend()}"
 
 
@@ -218,7 +222,7 @@ def why_not_float64(target: str) -> str | None:
     """What keeps the target from computing in float64 throughout; None if nothing does."""
     if target == "onnx":
         return "has no convolution in float64 on the CPU: verify it in float32"
-    if target == "pytorch" or _keras_backend() == "tensorflow":
+    if target in ("pytorch", "slim") or _keras_backend() == "tensorflow":
         return None
     return "computes BatchNorm in float32 even in float64 layers: verify it in float32, or set KERAS_BACKEND=tensorflow"
 

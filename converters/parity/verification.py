@@ -20,7 +20,7 @@ from converters.mapping import Array
 from converters.models import Variables
 from converters.parity import page as pages
 from converters.parity import plot as plots
-from converters.parity import ports
+from converters.parity import ports, tf_slim
 from converters.parity.compare import Report, RoundedWeights, rel_l2
 from converters.parity.page import Compared
 from converters.parity.reference import SlimSide, run_slim
@@ -40,7 +40,7 @@ from converters.targets.atomic import check_destination
 from converters.views import AS_IT_IS, View
 from slimport import spec
 
-TARGETS = ("pytorch", "keras", "onnx")
+TARGETS = ("pytorch", "keras", "onnx", "slim")
 DTYPES = ("float64", "float32")
 _SOFTMAX = "predictions are not in the file: they are the softmax of its output, computed here"
 _PACKAGES = ("slimport", "numpy", "torch", "keras", "onnx", "onnxruntime", "jax", "tensorflow", "tf_keras", "tf_slim")
@@ -74,7 +74,7 @@ def verify(
         `end_points(images)`, from NCHW images to its output and {slim end point name: NCHW tensor}, and runs in the
         mode that it is in, training or evaluation; a `keras.Model` needs slimport's names of layers. None verifies the
         port with the source's own weights.
-      target: `pytorch`, `keras` or `onnx`; None follows from `converted`, or is `pytorch`.
+      target: `pytorch`, `keras`, `onnx` or `slim`; None follows from `converted`, or is `pytorch`.
       dtype: `float64` or `float32`; None is float64 wherever the target computes in it throughout.
       size: height and width of the input; None is the network's default image size, or the trace's.
       batch: number of images; None is 1, or the trace's.
@@ -232,8 +232,9 @@ def _check_outputs(plot: PathLike | None, page: PathLike | None, inputs: Iterabl
 def _target(target: str | None, converted: Any) -> str:
     if target not in (None, *TARGETS):
         raise InputError(f"target {target!r}: must be one of {', '.join(TARGETS)}")
-    if converted is None and target == "onnx":
-        raise InputError("--target onnx: name the .onnx file to verify, which 'slimport convert' writes")
+    if converted is None and target in ("onnx", "slim"):
+        kind = ".onnx file" if target == "onnx" else "checkpoint"
+        raise InputError(f"--target {target}: name the {kind} to verify, which 'slimport convert' writes")
     if converted is None:
         return target or "pytorch"
     if not isinstance(converted, str | os.PathLike):
@@ -241,9 +242,14 @@ def _target(target: str | None, converted: Any) -> str:
     name = weights_file(Path(converted)).name
     suffixes = {"pytorch": PYTORCH_SUFFIXES, "keras": KERAS_SUFFIXES, "onnx": ONNX_SUFFIXES}
     of_file = next((framework for framework, ends in suffixes.items() if name.endswith(ends)), None)
+    if of_file is None and Path(f"{os.fspath(converted).removesuffix('.index')}.index").is_file():
+        of_file = "slim"
     if of_file is None:
         known = ", ".join(CONVERTED_SUFFIXES)
-        raise InputError(f"{converted}: cannot tell what this is; a converted file's name ends in one of {known}")
+        raise InputError(
+            f"{converted}: cannot tell what this is; a converted file's name ends in one of {known}, or "
+            f"is the prefix of a checkpoint"
+        )
     if target not in (None, of_file):
         raise InputError(f"{converted}: is for {of_file}, not for --target {target}")
     return of_file
@@ -284,6 +290,9 @@ def _record(model: Any, target: str, scope: str, images: Array, dtype: str, devi
         return ports.record_pytorch(model, images, dtype, device)
     if target == "onnx":
         return ports.record_onnx(model, images, device)
+    if target == "slim":
+        run: Callable[[Array, str], dict[str, Array]] = model
+        return run(images, dtype)
     return ports.record_keras(model, scope, images, dtype, device)
 
 
@@ -292,6 +301,12 @@ def _load(converted: Source, target: str, arguments: dict[str, Any]) -> Any:
     path = converted.path
     if target == "onnx":
         return path
+    if target == "slim":
+        # Read by TensorFlow itself, as TF-Slim reads it.
+        weights, _ = tf_slim.weights(converted)
+        return lambda images, dtype: tf_slim.record(
+            converted.network, converted.scope, weights, images, dtype, **arguments
+        )
     if path.suffix == ".pt2":
         return ports.pt2_module(path)
     if path.suffix == ".keras" and arguments == converted.network.arguments:
