@@ -191,11 +191,14 @@ def convert(
     """Convert the network in SRC to DST: .safetensors, .pth, .pt2, .onnx, .keras, .weights.h5, or .ckpt for slim.
 
     DST appears whole or not at all. Where it is a folder, or ends in /, every checkpoint of SRC, a folder or a quoted
-    pattern, is converted into it, side by side; what is there and still holds is skipped.
+    pattern, is converted into it, side by side; what is there and still holds is skipped. For --to huggingface, DST is
+    one folder.
 
     \b
     slimport convert resnet_v2_50.ckpt resnet_v2_50.safetensors
     slimport convert resnet_v2_50.ckpt resnet_v2_50.keras
+    slimport convert resnet_v2_50.ckpt half.safetensors --dtype float16
+    slimport convert resnet_v2_50.ckpt resnet_v2_50/ --to huggingface
     slimport convert resnet_v2_50.ckpt classes_1000.safetensors --drop-background
     slimport convert resnet_v2_50.ckpt features.safetensors --no-head --extras head.npz
     slimport convert run/ converted/
