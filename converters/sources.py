@@ -172,7 +172,8 @@ def _of_checkpoint(path: Path, checkpoint: Checkpoint, scope: str | None, view: 
         checkpoint,
         names=stored,
         origins=taken.origins,
-        view=view,
+        # A checkpoint does not remember how it was made.
+        view=None if view == AS_IT_IS else view,
     )
 
 

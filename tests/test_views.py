@@ -235,6 +235,7 @@ def test_a_view_reaches_every_target(plain: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="where it was converted with --drop-background"):
         verify(plain, tmp_path / "m.pth")
     convert(plain, tmp_path / "m.ckpt", view=view)
+    assert verify(plain, tmp_path / "m.ckpt", size=(40, 33), view=view).ok
     reader = tf.train.load_checkpoint(str(tmp_path / "m.ckpt"))
     assert (
         reader.get_tensor("net/logits/biases")
