@@ -568,4 +568,6 @@ def _row_text(row: Row, width: int) -> str:
     if row.slim_rel_l2 is not None:
         ratio = "" if row.ratio is None else f"{row.ratio:6.2f}"
         text += f" {row.slim_rel_l2:9.2e} {ratio:>6}"
+    if row.inputs > 1:
+        text += f"  over {row.inputs} inputs"
     return text

@@ -28,7 +28,7 @@ DTYPES = ("float64", "float32")
 
 def first_different(model: Any, reference: Reference, dtype: str) -> Row | None:
     """The first row that `verify` would call a difference."""
-    rows = reference.compare(ports.record_pytorch(model, reference.images, dtype, "cpu"), dtype)
+    rows = reference.compare(lambda images: ports.record_pytorch(model, images, dtype, "cpu"), dtype)
     return next((row for row in rows if not row.ok), None)
 
 

@@ -38,7 +38,7 @@ def compare() -> Iterator[Compare]:
 
     def rows(model: Any, sides: str, arguments: dict[str, Any], dtype: str) -> tuple[Row, ...]:
         against = reference(sides, tuple(arguments.items()))
-        return against.compare(ports.record_pytorch(model, against.images, dtype, "cpu"), dtype)
+        return against.compare(lambda images: ports.record_pytorch(model, images, dtype, "cpu"), dtype)
 
     yield rows
     for sides in SIZES:

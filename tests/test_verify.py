@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 import slimport.pytorch
 from converters import InputError, convert, load_keras, load_pytorch, verify
 from converters.parity.compare import Report, Row, compare, compare_float32, max_abs, neighbours, rel_l2
+from converters.parity.reference import Record, Rounding, SlimSide
 
 GAMMA = "block3.unit_2.bottleneck_v2.conv2.BatchNorm.weight"
 FIRST = "resnet_v2_50/block3/unit_2/bottleneck_v2/conv2"
@@ -212,3 +214,57 @@ def test_a_state_dict_of_another_network_is_refused(slimport: Any, small_v2: Pat
     run = slimport("verify", small_v2, tmp_path / "m.pth")
     assert run.code == 2
     assert "holds resnet_v2 with 5 classes, but" in run.err
+
+
+class TwoNumbers(SlimSide):
+    """An end point of few numbers, with TF-Slim's errors as given."""
+
+    def __init__(self, errors: list[float]) -> None:
+        self.images, self.seed, self.weights, self._errors = np.ones((1, 2, 2, 1), np.float32), 0, {}, errors
+
+    @property
+    def truth(self) -> dict[str, Any]:
+        return {"steady": np.ones(2), "logits": np.ones(2)}
+
+    def rounding(self) -> Iterator[Rounding]:
+        for error in self._errors:
+            yield lambda names, error=error: dict.fromkeys(names, error)
+
+    def with_weights(self, weights: Any) -> Any:
+        raise NotImplementedError
+
+
+def port_with(errors: Iterable[float]) -> tuple[Record, list[Any]]:
+    """A port whose logits have these errors, one run after the other, and the images that it ran on."""
+    ran, left = [], iter(errors)
+
+    def record(images: Any) -> dict[str, Any]:
+        ran.append(images)
+        return {"steady": np.ones(2), "logits": np.ones(2) + next(left)}
+
+    return record, ran
+
+
+def test_an_unlucky_draw_of_the_ports_error_is_measured_by_the_size_of_both() -> None:
+    record, ran = port_with([2e-6, 2e-6] + [1e-6] * 15)
+    steady, logits = TwoNumbers([1e-6] * 64).compare(record, "float32")
+    assert len(ran) == 17
+    assert not np.array_equal(ran[2], ran[3])
+    assert (steady.inputs, logits.inputs) == (1, 16)
+    assert logits.rel_l2 == pytest.approx(np.sqrt((4 + 15) / 16) * 1e-6)
+    assert logits.slim_rel_l2 == pytest.approx(1e-6)
+    assert logits.ok
+
+
+def test_an_error_that_is_always_larger_is_no_bad_luck() -> None:
+    record, _ = port_with([2e-6] * 17)
+    _, logits = TwoNumbers([1e-6] * 64).compare(record, "float32")
+    assert not logits.ok
+    assert (logits.rel_l2, logits.inputs) == (pytest.approx(2e-6), 1)
+
+
+def test_what_is_far_beyond_the_limit_is_not_measured_again() -> None:
+    record, ran = port_with([1e-5])
+    _, logits = TwoNumbers([1e-6] * 64).compare(record, "float32")
+    assert not logits.ok
+    assert len(ran) == 1

@@ -10,12 +10,26 @@ from typing import Any
 from converters.errors import InputError, first_line
 from converters.mapping import Array
 from converters.parity import tf_slim
-from converters.parity.compare import ROUNDING_RUNS, Row, compare, neighbours, rel_l2, seeded_images, within_rounding
+from converters.parity.compare import (
+    LUCK,
+    ROUNDING_RUNS,
+    TYPICAL_RUNS,
+    Row,
+    by_typical_error,
+    compare,
+    neighbours,
+    rel_l2,
+    seeded_images,
+    within_rounding,
+)
 from converters.sources import Source
 from slimport import spec
 
 Rounding = Callable[[list[str]], Mapping[str, float]]
 """A run of TF-Slim in float32: from names of end points to its rel_l2 there."""
+
+Record = Callable[[Array], Mapping[str, Array]]
+"""A run of a port: from images to its end points, both NHWC."""
 
 
 class SlimSide(ABC):
@@ -24,10 +38,12 @@ class SlimSide(ABC):
     They come from a graph that runs here (`Reference`), or from a file that one left behind (`tracing.Trace`).
 
     images: the input, [batch, height, width, in_channels], of float32 values.
+    seed: of the `neighbours` of the images.
     weights: the variables by name relative to the scope.
     """
 
     images: Array
+    seed: int
     weights: Mapping[str, Array]
 
     @property
@@ -47,18 +63,31 @@ class SlimSide(ABC):
           InputError: TF-Slim does not run here.
         """
 
-    def compare(self, port: Mapping[str, Array], dtype: str) -> tuple[Row, ...]:
-        """A row for every end point, with the limit for the dtype that the port computed in.
+    def compare(self, record: Record, dtype: str) -> tuple[Row, ...]:
+        """A row for every end point, with the limit for the dtype that the port computes in.
 
         Args:
-          port: the port's end points, NHWC.
+          record: runs the port. It is called with the images, and in float32 with `neighbours` of them too if an end
+            point is so little beyond its limit that it may be luck.
           dtype: `float32` or `float64`.
 
         Raises:
           ValueError: an end point is missing or unknown.
         """
-        rows = compare(port, self.truth)
-        return rows if dtype == "float64" else within_rounding(rows, self.rounding())
+        rows = compare(record(self.images), self.truth)
+        if dtype == "float64":
+            return rows
+        rows = within_rounding(rows, self.rounding())
+        beyond = [row.name for row in rows if not row.ok]
+        if not beyond or not all(row.rel_l2 <= LUCK * row.limit for row in rows):
+            return rows
+        runs = []
+        inputs = neighbours(self.images, TYPICAL_RUNS, self.seed)
+        for images, rounding in zip(inputs, self.rounding(), strict=False):
+            port, slim = record(images), rounding(beyond)
+            runs.append({name: (rel_l2(port[name], self.truth[name]), slim[name]) for name in beyond})
+        errors = {name: list(zip(*(run[name] for run in runs), strict=True)) for name in beyond}
+        return tuple(by_typical_error(row, *errors[row.name]) if row.name in errors else row for row in rows)
 
 
 class Reference(SlimSide):
@@ -93,7 +122,7 @@ class Reference(SlimSide):
     ) -> None:
         self._batch_norm_scale = batch_norm_scale
         self.network, self.scope, self.weights, self.images = network, scope, weights, images
-        self._seed, self._progress, self._arguments = seed, progress, arguments
+        self.seed, self._progress, self._arguments = seed, progress, arguments
         self._known: list[dict[str, float]] = [{} for _ in range(ROUNDING_RUNS)]
 
     @cached_property
@@ -107,7 +136,7 @@ class Reference(SlimSide):
             return graph.run(self.images)
 
     def rounding(self) -> Iterator[Rounding]:
-        inputs = neighbours(self.images, ROUNDING_RUNS, self._seed)
+        inputs = neighbours(self.images, ROUNDING_RUNS, self.seed)
         return (partial(self._errors, known, images) for known, images in zip(self._known, inputs, strict=True))
 
     def _errors(self, known: dict[str, float], images: Array, names: list[str]) -> dict[str, float]:
@@ -124,7 +153,7 @@ class Reference(SlimSide):
             self.scope,
             weights,
             self.images,
-            seed=self._seed,
+            seed=self.seed,
             progress=self._progress,
             batch_norm_scale=self._batch_norm_scale,
             **self._arguments,

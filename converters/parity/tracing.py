@@ -76,7 +76,7 @@ class Trace(SlimSide):
     def __init__(
         self, path: Path, description: Description, images: Array, truth: Mapping[str, Array], rounding: Array
     ) -> None:
-        self.path, self.description, self.images = path, description, images
+        self.path, self.description, self.images, self.seed = path, description, images, description.seed
         self.network = spec.from_json(description.network)
         self._truth, self._rounding = truth, rounding
 

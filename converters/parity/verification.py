@@ -168,10 +168,14 @@ def verify(
         try:
             for one in measured:
                 progress(f"running {network.name} in {ports.backend_of(target)}, {one}")
-                port = _record(model, target, opened.scope, images, one, device)
-                if not_in_file:
-                    port["predictions"] = ports.softmax(port[list(port)[-1]])
-                rows[one] = slim.compare(port, one)
+
+                def record(images: Array, dtype: str = one) -> dict[str, Array]:
+                    port = _record(model, target, opened.scope, images, dtype, device)
+                    if not_in_file:
+                        port["predictions"] = ports.softmax(port[list(port)[-1]])
+                    return port
+
+                rows[one] = slim.compare(record, one)
         except ValueError as error:
             raise InputError(f"{opened.path}: nothing to compare: {first_line(error)}") from error
         reports = {
