@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, partial
 from itertools import chain, combinations, product
 from multiprocessing import get_context
 from pathlib import Path
@@ -37,6 +37,9 @@ from converters.parity import ports
 from converters.parity.compare import FLOAT32_RATIO, Row
 from converters.parity.reference import Reference
 from slimport import spec
+
+Recorder = Callable[[str, Any], Mapping[str, Any]]
+"""A port: from a dtype and images to its end points."""
 
 SIZES = ((64, 64), (97, 97), (224, 224), (299, 299), (321, 321), (120, 161))
 NUM_CLASSES = (1001, 21, 7, None, 0)
@@ -133,17 +136,18 @@ def pairs_of(row: Setting) -> Iterator[tuple[tuple[str, Any], tuple[str, Any]]]:
     return combinations([(field.name, getattr(row, field.name)) for field in fields(row)], 2)
 
 
-def keras_recorder(row: Setting) -> Callable[[str], dict[str, Any]]:
-    """From a dtype to Keras's end points, on the backend of this process."""
+def keras_recorder(row: Setting) -> Recorder:
+    """Keras on the backend of this process."""
     network = row.described
     model = models.keras_port(network, row.weights().items(), **row.arguments)
-    return lambda dtype: ports.record_keras(model, network.name, row.images(), dtype, "cpu")
+    return lambda dtype, images: ports.record_keras(model, network.name, images, dtype, "cpu")
 
 
-def record_keras_to(row: Setting, path: str) -> None:
+def record_keras_to(row: Setting, images: Any, path: str) -> None:
     """Keras's end points in float32, for another process to read."""
     warnings.filterwarnings("ignore")
-    np.savez(path, **{name.replace("/", "|"): value for name, value in keras_recorder(row)("float32").items()})
+    recording = keras_recorder(row)("float32", images)
+    np.savez(path, **{name.replace("/", "|"): value for name, value in recording.items()})
 
 
 def read_recording(path: Path) -> dict[str, Any]:
@@ -162,12 +166,12 @@ class KerasElsewhere:
         self._folder = tempfile.TemporaryDirectory()
         self._pool = ProcessPoolExecutor(1, get_context("spawn"))
 
-    def record(self, row: Setting) -> dict[str, Any]:
+    def record(self, row: Setting, images: Any) -> dict[str, Any]:
         """Its end points in float32."""
         path = Path(self._folder.name) / "end_points.npz"
         # The process begins with its first job and takes the backend from the environment.
         os.environ["SLIMPORT_MATRIX_BACKEND"] = self._backend
-        self._pool.submit(record_keras_to, row, str(path)).result()
+        self._pool.submit(record_keras_to, row, images, str(path)).result()
         return read_recording(path)
 
     def __enter__(self) -> KerasElsewhere:
@@ -193,9 +197,9 @@ def run(row: Setting, elsewhere: Mapping[str, KerasElsewhere]) -> dict[str, Resu
     network, images, weights = row.described, row.images(), row.weights()
     with Reference(network, network.name, weights, images, **row.arguments) as reference:
 
-        def result(record: Callable[[str], Mapping[str, Any]], *dtypes: str) -> Result:
+        def result(record: Recorder, *dtypes: str) -> Result:
             # One recording at a time: each can take gigabytes.
-            rows = {dtype: reference.compare(record(dtype), dtype) for dtype in dtypes}
+            rows = {dtype: reference.compare(partial(record, dtype), dtype) for dtype in dtypes}
             return Result(
                 float64=max(row.rel_l2 for row in rows["float64"]) if "float64" in rows else None,
                 float32=max(ratio(row) for row in rows["float32"]),
@@ -206,10 +210,10 @@ def run(row: Setting, elsewhere: Mapping[str, KerasElsewhere]) -> dict[str, Resu
         # float32 first, as the weights are: float64 holds them as they are.
         both = ("float32", "float64")
         model = models.pytorch_port(network, weights.items(), **row.arguments)
-        results = {"pytorch": result(lambda dtype: ports.record_pytorch(model, images, dtype, "cpu"), *both)}
+        results = {"pytorch": result(lambda dtype, images: ports.record_pytorch(model, images, dtype, "cpu"), *both)}
         results["tensorflow"] = result(keras_recorder(row), *both)
         for backend, keras in elsewhere.items():
-            results[backend] = result(lambda _, keras=keras: keras.record(row), "float32")
+            results[backend] = result(lambda _, images, keras=keras: keras.record(row, images), "float32")
     return results
 
 
