@@ -570,4 +570,6 @@ def _row_text(row: Row, width: int) -> str:
         text += f" {row.slim_rel_l2:9.2e} {ratio:>6}"
     if row.inputs > 1:
         text += f"  over {row.inputs} inputs"
+    if row.of_logits:
+        text += "  from TF-Slim's error of the logits"
     return text

@@ -13,6 +13,7 @@ import torch
 from conftest import SMALL
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from scipy.special import softmax
 
 import slimport.pytorch
 from converters import InputError, convert, load_keras, load_pytorch, verify
@@ -268,3 +269,32 @@ def test_what_is_far_beyond_the_limit_is_not_measured_again() -> None:
     _, logits = TwoNumbers([1e-6] * 64).compare(record, "float32")
     assert not logits.ok
     assert len(ran) == 1
+
+
+@pytest.mark.parametrize(
+    ("logits_off", "softmax_off", "ok"),
+    [(1e-6, 0.0, (True, True)), (4e-6, 0.0, (False, False)), (1e-6, 1e-5, (True, False))],
+)
+def test_predictions_are_held_to_what_the_logits_error_can_become(
+    logits_off: float, softmax_off: float, ok: tuple[bool, bool]
+) -> None:
+    logits = np.array([2.0, 2.0, -3.0])
+
+    class Classifier(TwoNumbers):
+        @property
+        def truth(self) -> dict[str, Any]:
+            return {"logits": logits, "predictions": softmax(logits)}
+
+        def rounding(self) -> Iterator[Rounding]:
+            # An error of the logits of this size that moves all of them alike, which softmax hardly sees.
+            for _ in range(64):
+                yield lambda names: {n: {"logits": 1e-6, "predictions": 2e-7}[n] for n in names}
+
+    def record(_: Any) -> dict[str, Any]:
+        # In the worst direction: from one of two equal classes to the other.
+        off = logits + np.array([1, -1, 0]) / np.sqrt(2) * np.linalg.norm(logits) * logits_off
+        return {"logits": off, "predictions": softmax(off) * (1 + softmax_off)}
+
+    rows = Classifier([]).compare(record, "float32")
+    assert tuple(row.ok for row in rows) == ok
+    assert rows[1].of_logits is ok[1]

@@ -13,7 +13,8 @@ neighbouring float32 number: that reshuffles every rounding in the network and a
 has many numbers, the draws agree to some percent, and more runs change nothing.
 
 The port's error is one draw as well. Where it is beyond the limit by so little that it may be luck, the port runs on
-such inputs too, and the sizes of both errors are compared: their root mean squares, with the same limit.
+such inputs too, and the sizes of both errors are compared: their root mean squares, with the same limit. At
+`predictions`, luck is also the direction of the logits' error, which such inputs do not always change: see `by_logits`.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class Row:
     shape: TF-Slim's.
     slim_rel_l2: TF-Slim's own in float32, where that is the measure.
     inputs: over how many inputs `rel_l2` and `slim_rel_l2` are root mean squares; 1 is the input itself.
+    of_logits: whether `slim_rel_l2` is what TF-Slim's error of the logits can become here.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Row:
     limit: float
     slim_rel_l2: float | None = None
     inputs: int = 1
+    of_logits: bool = False
 
     @property
     def ok(self) -> bool:
@@ -102,6 +105,8 @@ class Row:
             data["slim_rel_l2"] = _finite(self.slim_rel_l2)
         if self.inputs > 1:
             data["inputs"] = self.inputs
+        if self.of_logits:
+            data["of_logits"] = True
         return data
 
 
@@ -315,6 +320,23 @@ def by_typical_error(row: Row, errors: Sequence[float], slim_errors: Sequence[fl
     typical, slim = (float(np.sqrt(np.mean(np.square(each)))) for each in (errors, slim_errors))
     measured = replace(row, rel_l2=typical, limit=_float32_limit(slim), slim_rel_l2=slim, inputs=len(errors))
     return measured if measured.ok else row
+
+
+def by_logits(predictions: Row, logits: Row, truth: Mapping[str, Array]) -> Row:
+    """The row of `predictions` that is beyond float32's limit, measured by what TF-Slim's error of the logits can do.
+
+    Softmax turns an error of the logits into one that depends on its direction as much as on its size: with one or two
+    classes on top, one or two differences of logits decide. TF-Slim's own error there is small by luck as often as the
+    port's is large. The norm of softmax's derivative, diag(p) - p p^T, is at most twice the largest p (1 - p)
+    (Gershgorin), so that is what TF-Slim's error of the logits becomes in the worst direction.
+
+    It stays as it is if it is beyond the limit by this measure too, or if the logits are.
+    """
+    p = truth[predictions.name].astype(np.float64)
+    gain = 2 * float(np.max(p * (1 - p))) * np.linalg.norm(truth[logits.name]) / np.linalg.norm(p)
+    carried = float(gain * (logits.slim_rel_l2 or 0.0))
+    measured = replace(predictions, limit=_float32_limit(carried), slim_rel_l2=carried, of_logits=True)
+    return measured if logits.ok and measured.ok else predictions
 
 
 def _float32_limit(slim_error: float) -> float:
