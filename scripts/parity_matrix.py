@@ -140,7 +140,7 @@ def keras_recorder(row: Setting) -> Recorder:
     """Keras on the backend of this process."""
     network = row.described
     model = models.keras_port(network, row.weights().items(), **row.arguments)
-    return lambda dtype, images: ports.record_keras(model, network.name, images, dtype, "cpu")
+    return lambda dtype, images: ports.record_keras(model, network.default_scope, images, dtype, "cpu")
 
 
 def record_keras_to(row: Setting, images: Any, path: str) -> None:
@@ -195,7 +195,7 @@ class Result:
 def run(row: Setting, elsewhere: Mapping[str, KerasElsewhere]) -> dict[str, Result]:
     """Every port in one row, by the port's name."""
     network, images, weights = row.described, row.images(), row.weights()
-    with Reference(network, network.name, weights, images, **row.arguments) as reference:
+    with Reference(network, network.default_scope, weights, images, **row.arguments) as reference:
 
         def result(record: Recorder, *dtypes: str) -> Result:
             # One recording at a time: each can take gigabytes.
