@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from converters import leftovers, remote, views
 from converters.checkpoint import Variable, open_checkpoint
 from converters.errors import InputError
-from converters.recognize import Recognition, Resemblance, UnknownNetworkError, networks, recognize
+from converters.recognize import Recognition, Resemblance, UnknownNetworkError, choose, networks
 from converters.sources import CONVERTED_SUFFIXES, checkpoint_names, is_converted, open_converted, weights_file
 from converters.views import AS_IT_IS, View
 
@@ -82,9 +82,10 @@ def inspect(path: PathLike, scope: str | None = None, step: int | None = None, v
     by_name = {variable.name: variable for variable in variables}
     names = {seen: names[name] for seen, name in views.names(names, view).items()}
     shapes = {name: by_name[key].shape for name, key in names.items()}
+    every = networks(shapes)
     found, doubt, nearest = None, None, None
     try:
-        found = recognize(shapes, str(path), scope)
+        found = choose(every, shapes, str(path), scope)
     except UnknownNetworkError as error:
         doubt, nearest = str(error), error.nearest
     except InputError as error:
@@ -98,7 +99,7 @@ def inspect(path: PathLike, scope: str | None = None, step: int | None = None, v
         view=view,
         names=names,
         recognition=found,
-        networks=tuple(networks(shapes)),
+        networks=tuple(every),
         doubt=doubt,
         nearest=nearest,
         extras=found.extras if found else leftovers.grouped(shapes, shapes),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from converters import leftovers
@@ -138,7 +138,13 @@ def recognize(shapes: Mapping[str, spec.Shape], source: str, scope: str | None =
       UnknownNetworkError: no network.
       InputError: several, or one whose shapes no network of its family has.
     """
-    found = networks(shapes)
+    return choose(networks(shapes), shapes, source, scope)
+
+
+def choose(
+    found: Sequence[Recognition], shapes: Mapping[str, spec.Shape], source: str, scope: str | None = None
+) -> Recognition:
+    """The one network among those that `networks` found in the shapes; the rest as of `recognize`."""
     chosen = found if scope is None else [network for network in found if network.scope == scope.strip("/")]
     if len(chosen) == 1:
         return chosen[0]
