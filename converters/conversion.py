@@ -42,9 +42,10 @@ def convert(
 
     Args:
       source: what `open_source` takes.
-      destination: `.safetensors`, `.pth`, `.keras`, `.weights.h5`, `.ckpt` for a slim checkpoint's prefix, or a folder
-        for `huggingface`. It appears whole or not at all; what stood there is replaced only by what is whole.
-      to: `pytorch`, `keras`, `slim` or `huggingface`; None follows from the suffix.
+      destination: `.safetensors`, `.pth`, `.pt2`, `.onnx`, `.keras`, `.weights.h5`, `.ckpt` for a slim checkpoint's
+        prefix, or a folder for `huggingface`. It appears whole or not at all; what stood there is replaced only by what
+        is whole.
+      to: `pytorch`, `onnx`, `keras`, `slim` or `huggingface`; None follows from the suffix.
       scope: which network, where the source holds several.
       step: which checkpoint of a training run's directory; None is the newest.
       view: what to take of the source's network.
