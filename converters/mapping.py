@@ -96,6 +96,11 @@ def slim_shape(name: str, shape: Shape) -> Shape:
     return tuple(shape[axis] for axis in _SLIM_AXES[len(shape)]) if _is_kernel(name, len(shape)) else shape
 
 
+def nhwc(array: Array) -> Array:
+    """An end point of PyTorch's in slim's layout: maps are NCHW there, and what has another rank is alike."""
+    return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
+
+
 def slim_names(pytorch_names: Collection[str]) -> dict[str, str]:
     """From the names in a state dict to slim's. A layer with running statistics is a BatchNorm.
 

@@ -37,7 +37,7 @@ import numpy as np
 import torch
 from make_checkpoint import random_variables, save_without_tensorflow
 
-from converters import frameworks, models
+from converters import frameworks, mapping, models
 from converters.parity import ports
 from converters.parity.compare import Row, compare
 from converters.parity.tracing import Trace, open_trace, weights_digest
@@ -152,8 +152,7 @@ class Measured:
 
 def as_nhwc(value: torch.Tensor) -> Any:
     """An end point as float64 numbers in slim's layout."""
-    array = value.double().cpu().numpy()
-    return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
+    return mapping.nhwc(value.double().cpu().numpy())
 
 
 def synchronize(device: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from converters import frameworks, programs
+from converters import frameworks, mapping, programs
 from converters.errors import InputError, first_line
 from converters.mapping import Array
 
@@ -46,8 +46,7 @@ def record_pytorch(model: Any, images: Array, dtype: str, device: str) -> dict[s
         _, end_points = model.end_points(inputs)
         values = {}
         for name in list(end_points):
-            value = end_points.pop(name).cpu().numpy()
-            values[name] = value.transpose(0, 2, 3, 1) if value.ndim == 4 else value
+            values[name] = mapping.nhwc(end_points.pop(name).cpu().numpy())
     return values
 
 
@@ -123,8 +122,7 @@ def record_onnx(path: Path, images: Array, device: str) -> dict[str, Array]:
             values |= zip(wanted, session.run(wanted, feed), strict=True)
     except Exception as error:
         raise InputError(f"{path}: ONNX Runtime: {first_line(error)}") from error
-    found = {name: values[value] for name, value in names.items()}
-    return {name: value.transpose(0, 2, 3, 1) if value.ndim == 4 else value for name, value in found.items()}
+    return {name: mapping.nhwc(values[value]) for name, value in names.items()}
 
 
 def softmax(logits: Array) -> Array:

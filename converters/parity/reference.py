@@ -189,6 +189,18 @@ class Reference(SlimSide):
             self._float32.__exit__(*exception)
 
 
+def all_arguments(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a source's network, the defaults among them.
+
+    Raises:
+      InputError: the network takes no such argument.
+    """
+    try:
+        return source.network.with_defaults(given)
+    except ValueError as error:
+        raise InputError(f"{source.path}: {first_line(error)}") from error
+
+
 def run_slim(
     source: Source,
     arguments: Mapping[str, Any],

@@ -36,7 +36,7 @@ from converters import frameworks
 from converters.errors import InputError, first_line
 from converters.mapping import Array
 from converters.parity.compare import ROUNDING_RUNS
-from converters.parity.reference import Reference, Rounding, SlimSide, run_slim
+from converters.parity.reference import Reference, Rounding, SlimSide, all_arguments, run_slim
 from converters.sources import PathLike, Source, open_source
 from converters.targets.atomic import atomic, check_destination
 from converters.views import AS_IT_IS, View
@@ -174,10 +174,7 @@ def trace(
     check_destination(path)
     with open_source(source, scope, step, view) as opened:
         network = opened.network
-        try:
-            arguments = network.with_defaults(arguments)
-        except ValueError as error:
-            raise InputError(f"{opened.path}: {first_line(error)}") from error
+        arguments = all_arguments(opened, arguments)
         reference, reader = run_slim(opened, arguments, size=size, batch=batch, seed=seed, progress=progress)
         names = list(reference.truth)
         rounding: list[list[float]] = []

@@ -181,17 +181,13 @@ class PyTorchTraining:
         self._optimizer.step()
         slots = {name: self._optimizer.state[parameter]["momentum_buffer"] for name, parameter in parameters.items()}
         return Step(
-            {name: self._nhwc(value) for name, value in end_points.items()},
+            {name: mapping.nhwc(value.detach().numpy()) for name, value in end_points.items()},
             {name: loss.detach().numpy() for name, loss in losses.items()},
             self._slim(dict(zip(parameters, gradients, strict=True))),
             self._slim(parameters),
             self._slim(slots),
             self._slim({name: value for name, value in self._model.named_buffers() if value.is_floating_point()}),
         )
-
-    def _nhwc(self, value: Any) -> Array:
-        array: Array = value.detach().numpy()
-        return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
 
     def _slim(self, tensors: Mapping[str, Any]) -> dict[str, Array]:
         """By slim's names, of which the state dict as a whole decides."""

@@ -23,7 +23,7 @@ from converters.parity import plot as plots
 from converters.parity import ports, tf_slim
 from converters.parity.compare import Report, RoundedWeights, rel_l2
 from converters.parity.page import Compared
-from converters.parity.reference import SlimSide, run_slim
+from converters.parity.reference import SlimSide, all_arguments, run_slim
 from converters.parity.tracing import open_trace
 from converters.sources import (
     CONVERTED_SUFFIXES,
@@ -112,10 +112,7 @@ def verify(
         scope = trace.description.scope
     with open_source(source, scope, step, view) as opened, ExitStack() as stack:
         network = opened.network
-        try:
-            arguments = network.with_defaults(arguments)
-        except ValueError as error:
-            raise InputError(f"{opened.path}: {first_line(error)}") from error
+        arguments = all_arguments(opened, arguments)
         file = None
         if converted is not None and not in_memory:
             # Before TF-Slim runs, which takes longest.
