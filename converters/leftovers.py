@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 
-from slimport.spec import VARIABLE_LEAVES, Shape
+from slimport.graph import VARIABLE_LEAVES, Shape
 
 SHADOW = "ExponentialMovingAverage"
 """The slot of `tf.train.ExponentialMovingAverage`: a variable's moving average, its shadow."""

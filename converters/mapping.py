@@ -13,24 +13,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters import frameworks
-from slimport.spec import Shape
+from slimport.graph import Shape
 
 Array = NDArray[np.generic]
 
 PYTORCH_LEAVES = {
     "weights": "weight",
+    "depthwise_weights": "weight",
+    "pointwise_weights": "pointwise_weight",
     "biases": "bias",
     "gamma": "weight",
     "beta": "bias",
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
-KERAS_LEAVES = {"weights": "kernel", "biases": "bias"}
+KERAS_LEAVES = {
+    "weights": "kernel",
+    "biases": "bias",
+    "depthwise_weights": "depthwise_kernel",
+    "pointwise_weights": "pointwise_kernel",
+}
+_KERNELS = ("weights", "depthwise_weights", "pointwise_weights")
 
 _TILE = 64
 _PYTORCH_AXES = {4: (3, 2, 0, 1), 2: (1, 0)}
 _SLIM_AXES = {4: (2, 3, 1, 0), 2: (1, 0)}
-_SLIM_LEAVES = {PYTORCH_LEAVES[leaf]: leaf for leaf in ("weights", "biases")}
+_SLIM_LEAVES = {PYTORCH_LEAVES[leaf]: leaf for leaf in ("weights", "biases", "pointwise_weights")}
 _SLIM_BATCH_NORM_LEAVES = {leaf: slim for slim, leaf in PYTORCH_LEAVES.items() if slim not in _SLIM_LEAVES.values()}
 
 
@@ -42,6 +50,7 @@ def pytorch_name(name: str) -> str:
 
 def pytorch_layout(name: str, array: Array) -> Array:
     """The array of slim's variable `name` as PyTorch lays it out: a view, transposed where it is a kernel."""
+    array = array.reshape(_grouped(name, array.shape))
     return array.transpose(_PYTORCH_AXES[array.ndim]) if _is_kernel(name, array.ndim) else array
 
 
@@ -49,7 +58,7 @@ def pytorch_array(name: str, array: Array) -> Array:
     """The array of slim's variable `name` in PyTorch's layout, contiguous: `array` itself where that is what it is."""
     if not _is_kernel(name, array.ndim):
         return np.ascontiguousarray(array)
-    depth_in, depth = array.shape[-2:]
+    depth_in, depth = _grouped(name, array.shape)[-2:]
     # As [taps, in, out] -> [out, in, taps]; a fully connected weight has one tap. A tile at a time, copied before it is
     # transposed: reading and writing then both stay in the cache, which is twice as fast as one strided copy.
     kernel = array.reshape(-1, depth_in, depth)
@@ -88,6 +97,7 @@ def slim_layout(name: str, array: Array) -> Array:
 
 def pytorch_shape(name: str, shape: Shape) -> Shape:
     """The shape of slim's variable `name` in PyTorch's layout."""
+    shape = _grouped(name, shape)
     return tuple(shape[axis] for axis in _PYTORCH_AXES[len(shape)]) if _is_kernel(name, len(shape)) else shape
 
 
@@ -113,7 +123,10 @@ def slim_names(pytorch_names: Collection[str]) -> dict[str, str]:
             continue
         normalizes = f"{layer}.running_mean" in pytorch_names
         leaves = _SLIM_BATCH_NORM_LEAVES if normalizes else _SLIM_LEAVES
-        names[pytorch] = "/".join([*layer.split("."), leaves.get(leaf, leaf)])
+        # A separable convolution, or one that slim's networks call depthwise.
+        separable = f"{layer}.pointwise_weight" in pytorch_names or layer.endswith("depthwise")
+        slim = "depthwise_weights" if leaf == "weight" and separable and not normalizes else leaves.get(leaf, leaf)
+        names[pytorch] = "/".join([*layer.split("."), slim])
     return names
 
 
@@ -130,4 +143,11 @@ def slim_name(layer: str, weight: str) -> str:
 
 
 def _is_kernel(name: str, rank: int) -> bool:
-    return name.rpartition("/")[2] == "weights" and rank in _PYTORCH_AXES
+    return name.rpartition("/")[2] in _KERNELS and rank in _PYTORCH_AXES
+
+
+def _grouped(name: str, shape: Shape) -> Shape:
+    """A depthwise kernel [height, width, in, multiplier] as PyTorch groups it: [height, width, 1, in * multiplier]."""
+    if name.rpartition("/")[2] != "depthwise_weights" or len(shape) != 4:
+        return shape
+    return (*shape[:2], 1, shape[2] * shape[3])

@@ -11,7 +11,7 @@ from converters import frameworks, mapping
 from converters.mapping import Array
 from converters.sources import PathLike, Source, open_source
 from converters.views import AS_IT_IS, View
-from slimport import spec
+from slimport.networks import Network
 
 Variables = Iterable[tuple[str, Array]]
 """(slim name relative to the scope, array); an array is needed only until the next one is asked for."""
@@ -71,7 +71,7 @@ def pytorch_model(source: Source, **arguments: Any) -> Any:
     return pytorch_port(source.network, source.stream(), scope=source.scope, **arguments)
 
 
-def pytorch_port(network: spec.Network, variables: Variables, **arguments: Any) -> Any:
+def pytorch_port(network: Network, variables: Variables, **arguments: Any) -> Any:
     """The PyTorch port of a network with these variables in, in the dtype of the first, in eval mode."""
     state = state_dict(variables)
     from slimport.pytorch import build
@@ -94,9 +94,10 @@ def pytorch_variables(model: Any) -> Iterator[tuple[str, Array]]:
 
 def keras_variables(model: Any) -> Iterator[tuple[str, Array]]:
     """(slim name relative to the scope, array) for every weight of a Keras model."""
-    for layer in model.layers:
-        for weight in layer.weights:
-            yield mapping.slim_name(layer.name, weight.name), np.array(weight)
+    from slimport.keras.end_points import variables
+
+    for name, weight in variables(model).items():
+        yield name, np.array(weight)
 
 
 def keras_model(source: Source, **arguments: Any) -> Any:
@@ -106,14 +107,14 @@ def keras_model(source: Source, **arguments: Any) -> Any:
     return keras_port(source.network, source.stream(), scope=source.scope, **arguments)
 
 
-def keras_port(network: spec.Network, variables: Variables, **arguments: Any) -> Any:
+def keras_port(network: Network, variables: Variables, **arguments: Any) -> Any:
     """The Keras port of a network with these variables in, cast to its layers' dtype."""
     frameworks.import_keras()
     from slimport.keras import build
+    from slimport.keras.end_points import variables as weights_of
 
     model = build(network, **arguments)
-    layers = {layer.name: layer for layer in model.layers}
+    weights = weights_of(model)
     for name, array in variables:
-        layer, weight = mapping.keras_name(name)
-        getattr(layers[layer], weight).assign(np.asarray(array, dtype=layers[layer].variable_dtype))
+        weights[name].assign(np.asarray(array, dtype=weights[name].dtype))
     return model

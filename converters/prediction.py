@@ -153,6 +153,7 @@ def _runner(source: Source) -> Callable[[NDArray[np.float32]], NDArray[Any]]:
     """The network as a function from [batch, height, width, channels] to logits, [batch, classes]."""
     # Logits of a class each, whatever the size of the images.
     arguments = {"global_pool": True, "spatial_squeeze": True}
+    source = source.without_auxiliary()
     of_keras = source.path.name.endswith(KERAS_SUFFIXES)
     if of_keras or importlib.util.find_spec("torch") is None:
         keras_model = models.keras_model(source, **arguments)

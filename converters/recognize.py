@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from converters import leftovers
 from converters.errors import InputError
-from slimport import spec
+from slimport.graph import Shape, scoped
+from slimport.networks import FAMILIES, NETWORKS, Network
 
 NEUTRAL = {"gamma": 1.0, "beta": 0.0, "biases": 0.0}
 """With these, a layer computes what it does without the variable."""
@@ -34,14 +35,14 @@ class Recognition:
     extras: everything else that is not the network's, in the groups of `leftovers`.
     """
 
-    network: spec.Network
+    network: Network
     scope: str
     missing: tuple[str, ...]
-    misshapen: dict[str, spec.Shape]
+    misshapen: dict[str, Shape]
     extras: dict[str, tuple[str, ...]] = field(default_factory=dict)
     unexpected: tuple[str, ...] = ()
     filled: dict[str, float] = field(default_factory=dict)
-    reshaped: dict[str, spec.Shape] = field(default_factory=dict)
+    reshaped: dict[str, Shape] = field(default_factory=dict)
     averaged: tuple[str, ...] | None = None
 
     def __str__(self) -> str:
@@ -56,14 +57,14 @@ class Recognition:
     @property
     def scaled(self) -> bool:
         """Whether a BatchNorm has a gamma, or there is none at all: not so where all were built without."""
-        gammas = [spec.scoped(self.scope, name) for name in self.network.variables() if name.endswith("/gamma")]
+        gammas = [scoped(self.scope, name) for name in self.network.variables() if name.endswith("/gamma")]
         return not gammas or any(name not in self.filled for name in gammas)
 
     def problems(self) -> Iterator[str]:
         """What keeps it from being complete, in the network's order."""
         missing = set(self.missing)
         for name in self.network.variables():
-            name = spec.scoped(self.scope, name)
+            name = scoped(self.scope, name)
             if name in missing:
                 yield f"{name} is missing"
             elif name in self.misshapen:
@@ -74,7 +75,7 @@ class Recognition:
     def notes(self) -> Iterator[str]:
         """What a user of the variables should know about where they come from, a line each."""
         if self.averaged is not None:
-            names = [spec.scoped(self.scope, name) for name in self.network.variables()]
+            names = [scoped(self.scope, name) for name in self.network.variables()]
             others = Counter(name.rpartition("/")[2] for name in names if name not in self.averaged)
             none = ", ".join(f"{count} {leaf}" for leaf, count in others.items())
             with_average = sum(name in self.averaged for name in names)
@@ -97,7 +98,7 @@ class Resemblance:
     different: what is different first.
     """
 
-    network: spec.Network
+    network: Network
     scope: str
     alike: int
     different: str
@@ -120,13 +121,13 @@ class UnknownNetworkError(InputError):
 def scopes(names: Mapping[str, object]) -> list[tuple[str, str]]:
     """The (family, scope) pairs under which a network's variables stand: the first family that claims a scope."""
     claimed: dict[str, str] = {}
-    for name, family in spec.FAMILIES.items():
+    for name, family in FAMILIES.items():
         for scope in family.scopes(names):
             claimed.setdefault(scope, name)
     return [(name, scope) for scope, name in claimed.items()]
 
 
-def recognize(shapes: Mapping[str, spec.Shape], source: str, scope: str | None = None) -> Recognition:
+def recognize(shapes: Mapping[str, Shape], source: str, scope: str | None = None) -> Recognition:
     """The one network in these variables.
 
     Args:
@@ -142,7 +143,7 @@ def recognize(shapes: Mapping[str, spec.Shape], source: str, scope: str | None =
 
 
 def choose(
-    found: Sequence[Recognition], shapes: Mapping[str, spec.Shape], source: str, scope: str | None = None
+    found: Sequence[Recognition], shapes: Mapping[str, Shape], source: str, scope: str | None = None
 ) -> Recognition:
     """The one network among those that `networks` found in the shapes; the rest as of `recognize`."""
     chosen = found if scope is None else [network for network in found if network.scope == scope.strip("/")]
@@ -185,10 +186,10 @@ def check_whole(recognition: Recognition, source: str) -> None:
 
 def looked_for() -> str:
     """What the known families are recognised by."""
-    return ", ".join(f"{family.landmark} ({family.title})" for family in spec.FAMILIES.values())
+    return ", ".join(f"{family.signature} ({family.title})" for family in FAMILIES.values())
 
 
-def networks(shapes: Mapping[str, spec.Shape]) -> list[Recognition]:
+def networks(shapes: Mapping[str, Shape]) -> list[Recognition]:
     """Every network in these variables, by its scope. Of two families under one scope, the one with fewer problems."""
     best: dict[str, Recognition] = {}
     pairs = scopes(shapes)
@@ -202,15 +203,15 @@ def networks(shapes: Mapping[str, spec.Shape]) -> list[Recognition]:
     return [best[scope] for scope in sorted(best)]
 
 
-def nearest(shapes: Mapping[str, spec.Shape]) -> Resemblance | None:
+def nearest(shapes: Mapping[str, Shape]) -> Resemblance | None:
     """The known network, and the scope, of which most variables are there by name; of equals, the smallest network."""
     scopes_of: dict[str, list[str]] = {}
     for name in shapes:
         parts = name.split("/", leftovers.DEEPEST)
         for start in range(len(parts)):
             scopes_of.setdefault("/".join(parts[start:]), []).append("/".join(parts[:start]))
-    best: tuple[int, float, spec.Network, str] | None = None
-    for network in spec.NETWORKS.values():
+    best: tuple[int, float, Network, str] | None = None
+    for network in NETWORKS.values():
         counts: dict[str, int] = {}
         variables = network.variables()
         for name in variables:
@@ -226,8 +227,8 @@ def nearest(shapes: Mapping[str, spec.Shape]) -> Resemblance | None:
     return Resemblance(network, scope, count, _first_difference(shapes, network, scope))
 
 
-def _first_difference(shapes: Mapping[str, spec.Shape], network: spec.Network, scope: str) -> str:
-    expected = {spec.scoped(scope, name): shape for name, shape in network.variables().items()}
+def _first_difference(shapes: Mapping[str, Shape], network: Network, scope: str) -> str:
+    expected = {scoped(scope, name): shape for name, shape in network.variables().items()}
     for name, shape in expected.items():
         if name not in shapes:
             instead = difflib.get_close_matches(name, [other for other in shapes if other not in expected], 1)
@@ -238,21 +239,21 @@ def _first_difference(shapes: Mapping[str, spec.Shape], network: spec.Network, s
 
 
 def _recognized(
-    shapes: Mapping[str, spec.Shape], family: str, scope: str, source: str, others: Iterable[str] = ()
+    shapes: Mapping[str, Shape], family: str, scope: str, source: str, others: Iterable[str] = ()
 ) -> Recognition:
-    prefix = spec.scoped(scope, "")
+    prefix = scoped(scope, "")
     inside = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
     try:
-        network = spec.FAMILIES[family].infer(inside)
+        network = FAMILIES[family].infer(inside)
         variables = network.variables()
     except ValueError as error:
         raise InputError(f"{source}: a {family} under scope {scope!r}, but {error}") from error
-    expected = {spec.scoped(scope, name): shape for name, shape in variables.items()}
+    expected = {scoped(scope, name): shape for name, shape in variables.items()}
     beside = [name for name in shapes if name not in expected]
     # Of another network that this one's scope is a part of, nothing can be told apart here.
     extras = leftovers.grouped(shapes, beside, [other for other in others if not prefix.startswith(f"{other}/")])
     # Under the first component of a variable's name (a block, a convolution) stands nothing but the network itself.
-    parts = tuple({f"{spec.scoped(scope, name.partition('/')[0])}/" for name in variables})
+    parts = tuple({f"{scoped(scope, name.partition('/')[0])}/" for name in variables})
     unexpected = tuple(name for name in extras.get(leftovers.LAYERS, ()) if name.startswith(parts))
     extras = {group: tuple(name for name in names if name not in unexpected) for group, names in extras.items()}
     missing = [name for name in expected if name not in shapes]
@@ -271,7 +272,7 @@ def _recognized(
     )
 
 
-def _left_out(name: str, shapes: Mapping[str, spec.Shape]) -> str | None:
+def _left_out(name: str, shapes: Mapping[str, Shape]) -> str | None:
     """The last part of a name that is missing because its layer was built without it, and not because it was lost.
 
     Then the rest of the layer is there. `slim.batch_norm` has no gamma with `scale=False`, which is its default, and no
@@ -282,7 +283,7 @@ def _left_out(name: str, shapes: Mapping[str, spec.Shape]) -> str | None:
     return leaf if leaf in NEUTRAL and all(f"{layer}/{other}" in shapes for other in rest) else None
 
 
-def _same_kernel(shape: spec.Shape, expected: spec.Shape) -> bool:
+def _same_kernel(shape: Shape, expected: Shape) -> bool:
     """Whether one is a convolution's kernel and one a fully connected layer's weights of the same numbers in order."""
     return {len(shape), len(expected)} == {2, 4} and (math.prod(shape), shape[-1]) == (
         math.prod(expected),

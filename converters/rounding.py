@@ -13,7 +13,7 @@ from converters import frameworks
 from converters.errors import InputError
 from converters.mapping import Array
 from converters.sources import FLOATING_POINT, Source
-from slimport import spec
+from slimport.graph import scoped
 
 _CHUNK = 1 << 20
 
@@ -97,7 +97,7 @@ def in_dtype(source: Source, name: str) -> Source:
         loss, overflows = _loss(array, dtype)
         if overflows:
             raise InputError(
-                f"{source.path}: {overflows} of the {array.size} numbers of {spec.scoped(source.scope, variable)} are "
+                f"{source.path}: {overflows} of the {array.size} numbers of {scoped(source.scope, variable)} are "
                 f"too large for {name}, the largest {np.abs(array.astype(np.float64)).max():.3g}: "
                 f"{'--dtype bfloat16 reaches as far as float32' if name == 'float16' else 'keep its dtype'}"
             )

@@ -23,7 +23,8 @@ from converters.errors import InputError, first_line
 from converters.mapping import Array
 from converters.recognize import Recognition, recognize
 from converters.views import AS_IT_IS, Origin, View
-from slimport import spec
+from slimport.graph import Shape
+from slimport.networks import Network
 
 if TYPE_CHECKING:
     from converters.checkpoint import Checkpoint
@@ -68,7 +69,7 @@ class Source:
     view: View | None = None
 
     @property
-    def network(self) -> spec.Network:
+    def network(self) -> Network:
         return self.recognition.network
 
     @property
@@ -89,6 +90,18 @@ class Source:
         if self.recognition.filled:
             described["filled"] = self.recognition.filled
         return described
+
+    def without_auxiliary(self) -> Source:
+        """The source without the branches that the network's output does not need, as programs are."""
+        network = self.network.without_auxiliary()
+        kept = network.variables()
+        return replace(
+            self,
+            recognition=replace(self.recognition, network=network),
+            dtypes={name: dtype for name, dtype in self.dtypes.items() if name in kept},
+            origins={name: origin for name, origin in self.origins.items() if name in kept},
+            stream=lambda: ((name, array) for name, array in self.stream() if name in kept),
+        )
 
     def arrays(self) -> dict[str, Array]:
         """All variables at once, by slim's name relative to the scope."""
@@ -179,7 +192,7 @@ def _of_checkpoint(path: Path, checkpoint: Checkpoint, scope: str | None, view: 
 
 # A converted file's variables as (shape in slim's layout, dtype) by slim's name, how to read one, and what the file
 # remembers of how it was made: the `scope`, the `view`.
-Converted = tuple[dict[str, tuple[spec.Shape, np.dtype[Any]]], Callable[[str], Array], Mapping[str, Any]]
+Converted = tuple[dict[str, tuple[Shape, np.dtype[Any]]], Callable[[str], Array], Mapping[str, Any]]
 
 
 @contextmanager
@@ -204,7 +217,7 @@ def is_converted(path: Path) -> bool:
 
 def _of_variables(
     path: Path,
-    variables: Mapping[str, tuple[spec.Shape, np.dtype[Any]]],
+    variables: Mapping[str, tuple[Shape, np.dtype[Any]]],
     read: Callable[[str], Array],
     description: Mapping[str, Any],
     scope: str | None,
@@ -277,7 +290,7 @@ def _open_safetensors(path: Path) -> Iterator[Converted]:
         def read(name: str) -> Array:
             return mapping.slim_layout(name, tensors.get_tensor(names[name]))
 
-        def variable(name: str) -> tuple[spec.Shape, np.dtype[Any]]:
+        def variable(name: str) -> tuple[Shape, np.dtype[Any]]:
             part = tensors.get_slice(names[name])
             dtype = _SAFETENSORS_DTYPES.get(part.get_dtype())
             if dtype is None:
@@ -308,7 +321,7 @@ def _open_onnx(path: Path) -> Iterator[Converted]:
     def read(name: str) -> Array:
         return mapping.slim_layout(name, to_array(tensors[names[name]]))
 
-    def variable(name: str) -> tuple[spec.Shape, np.dtype[Any]]:
+    def variable(name: str) -> tuple[Shape, np.dtype[Any]]:
         tensor = tensors[names[name]]
         return mapping.slim_shape(name, tuple(tensor.dims)), np.dtype(tensor_dtype_to_np_dtype(tensor.data_type))
 
@@ -331,7 +344,7 @@ def _open_keras(path: Path) -> Iterator[Converted]:
         raise InputError(f"{path}: not a Keras 3 file: {first_line(error)}") from error
 
 
-def _h5_variables(path: Path, file: Any) -> tuple[dict[str, tuple[spec.Shape, np.dtype[Any]]], Callable[[str], Array]]:
+def _h5_variables(path: Path, file: Any) -> tuple[dict[str, tuple[Shape, np.dtype[Any]]], Callable[[str], Array]]:
     """Keras 3 keeps a layer's weights as `layers/<class>_<n>/vars/<i>`, and its name as an attribute of `vars`."""
     datasets = {}
     for group in file["layers"].values():
@@ -341,7 +354,10 @@ def _h5_variables(path: Path, file: Any) -> tuple[dict[str, tuple[spec.Shape, np
         if "name" not in weights.attrs:
             raise InputError(f"{path}: its layers carry no names; save it again with Keras 3.9 or newer")
         layer = weights.attrs["name"]
-        leaves = ("kernel", "bias") if weights["0"].ndim > 1 else ("gamma", "beta", "moving_mean", "moving_variance")
+        leaves: tuple[str, ...] = ("gamma", "beta", "moving_mean", "moving_variance")
+        leaves = ("kernel", "bias") if weights["0"].ndim > 1 else leaves
+        # Slim's BatchNorm has a beta, if not told otherwise, and no gamma.
+        leaves = leaves[1:] if leaves[0] == "gamma" and len(weights) == 3 else leaves
         for index, leaf in enumerate(leaves[: len(weights)]):
             datasets[mapping.slim_name(layer, leaf)] = weights[str(index)]
     variables = {name: (dataset.shape, dataset.dtype) for name, dataset in datasets.items()}

@@ -14,7 +14,7 @@ from converters import leftovers, tree
 from converters.inspection import Inspection, dtype_name
 from converters.recognize import Recognition, looked_for
 from converters.views import AS_IT_IS, IMAGENET_CLASSES, View
-from slimport import spec
+from slimport.graph import scoped
 
 _FORMATS = {"v1": "TensorFlow checkpoint, V1", "v2": "TensorFlow checkpoint, V2"}
 _MANY = 10
@@ -136,7 +136,7 @@ def _tree(found: Inspection, depth: int | None) -> Iterator[str]:
 def _in_order(found: Inspection) -> list[str]:
     """The networks' variables as slim creates them, and then what else is not a leftover of training."""
     networks = (found.recognition,) if found.recognition else found.networks
-    names = [spec.scoped(n.scope, name) for n in networks for name in n.network.variables()]
+    names = [scoped(n.scope, name) for n in networks for name in n.network.variables()]
     names += [name for network in networks for name in network.unexpected]
     kept = (leftovers.HEAD, leftovers.LAYERS, leftovers.NETWORKS, leftovers.OTHER)
     names += sorted((name for group in kept for name in found.extras.get(group, ())), key=_natural)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from slimport.spec import Shape
+from slimport.graph import Shape
 
 MANY_LINES = 100
 """Where a tree would have more lines, it is drawn less deep."""

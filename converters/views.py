@@ -16,7 +16,8 @@ from converters import leftovers
 from converters.errors import InputError
 from converters.mapping import Array
 from converters.recognize import Recognition, check_whole
-from slimport import spec
+from slimport.graph import Shape, scoped
+from slimport.networks import Network
 
 IMAGENET_CLASSES = 1000
 
@@ -70,7 +71,7 @@ class Origin:
     skipped: classes at the start of the last axis that are left out.
     """
 
-    shape: spec.Shape
+    shape: Shape
     stored: str | None
     fill: float = 0.0
     skipped: int = 0
@@ -119,13 +120,13 @@ def take(recognition: Recognition, stored: Mapping[str, str], view: View, source
     if lacking:
         raise InputError(
             f"{source}: a {network.name} needs {lacking[0]}{f' and {len(lacking) - 1} more' if lacking[1:] else ''}, "
-            f"which --exclude-scope leaves out; exclude its whole head ({spec.scoped(scope, network.classifier)}), or "
+            f"which --exclude-scope leaves out; exclude its whole head ({scoped(scope, network.classifier)}), or "
             f"what is beside it"
         )
     check_whole(recognition, source)
     origins = {}
     for name, shape in network.variables().items():
-        full = spec.scoped(scope, name)
+        full = scoped(scope, name)
         origins[name] = Origin(shape, stored.get(full), recognition.filled.get(full, 0.0))
     if view.ema:
         recognition = _averaged(recognition, origins, source)
@@ -136,18 +137,18 @@ def take(recognition: Recognition, stored: Mapping[str, str], view: View, source
                 origins[name] = replace(origins[name], shape=shape, skipped=1)
     if not view.head:
         network = network.with_classes(None)
-        head = tuple(spec.scoped(scope, name) for name in origins if name not in network.variables())
+        head = tuple(scoped(scope, name) for name in origins if name not in network.variables())
         if head:
             recognition = replace(recognition, extras={**recognition.extras, leftovers.HEAD: head})
     kept = {name: origins[name] for name in network.variables()}
-    full_names = {spec.scoped(scope, name) for name in kept}
+    full_names = {scoped(scope, name) for name in kept}
     filled = {name: value for name, value in recognition.filled.items() if name in full_names}
     reshaped = {name: shape for name, shape in recognition.reshaped.items() if name in full_names}
     return Taken(replace(recognition, network=network, filled=filled, reshaped=reshaped), kept)
 
 
 def _averaged(recognition: Recognition, origins: Mapping[str, Origin], source: str) -> Recognition:
-    full = {name: spec.scoped(recognition.scope, name) for name in origins}
+    full = {name: scoped(recognition.scope, name) for name in origins}
     averaged = tuple(full[name] for name, origin in origins.items() if origin.stored not in (None, full[name]))
     if not averaged:
         raise InputError(
@@ -157,7 +158,7 @@ def _averaged(recognition: Recognition, origins: Mapping[str, Origin], source: s
     return replace(recognition, averaged=averaged)
 
 
-def _without_background(network: spec.Network, source: str) -> spec.Network:
+def _without_background(network: Network, source: str) -> Network:
     classes = network.num_classes or 0
     if classes < 2 or classes == IMAGENET_CLASSES:
         why = {0: "it has no logits", 1: "that is its only class"}.get(

@@ -73,16 +73,42 @@ def vgg(image: Image, size: Size = 224, resize_side: int = RESIZE_SIDE) -> NDArr
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """A preprocessing by its name: the function on [height, width, channels], and the side it makes by default."""
+    """A preprocessing by its name: the function on [height, width, channels], and the side it makes by default.
+
+    mean, std: what it subtracts from RGB in [0, 1], and divides it by.
+    crop_fraction: of the image's sides, or of its resized short side, what is kept.
+    crop_mode: timm's word: `squash` where the image is resized whatever its aspect, `center` where it is not.
+    """
 
     name: str
     function: Callable[..., NDArray[np.float32]]
     default_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_fraction: float
+    crop_mode: str
+
+    def numbers(self, in_channels: int = 3) -> dict[str, Any]:
+        """The preprocessing as numbers, by the names that timm's `resolve_data_config` reads, of RGB in [0, 1].
+
+        timm's own transforms resize with antialiasing and other centres: they come near slim's, and are not equal.
+        """
+        return {
+            "input_size": (in_channels, self.default_size, self.default_size),
+            "mean": self.mean if in_channels == len(self.mean) else (self.mean[0],) * in_channels,
+            "std": self.std if in_channels == len(self.std) else (self.std[0],) * in_channels,
+            "crop_pct": self.crop_fraction,
+            "crop_mode": self.crop_mode,
+            "interpolation": "bilinear",
+            "color_space": "RGB",
+        }
 
 
 PREPROCESSINGS = {
-    "inception": Preprocessing("inception", inception, 299),
-    "vgg": Preprocessing("vgg", vgg, 224),
+    "inception": Preprocessing("inception", inception, 299, (0.5,) * 3, (0.5,) * 3, CENTRAL_FRACTION, "squash"),
+    "vgg": Preprocessing(
+        "vgg", vgg, 224, tuple(mean / 255 for mean in MEANS), (1 / 255,) * 3, 224 / RESIZE_SIDE, "center"
+    ),
 }
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from converters import frameworks, models, trace
-from slimport import spec
+from slimport import networks
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -28,28 +28,35 @@ import make_checkpoint
 import train_digits
 
 # Two blocks, every kind of unit: projecting, identity, identity with a stride.
-SMALL = spec.ResNetV2((spec.resnet_v2_block("block1", 4, 2, 2), spec.resnet_v2_block("block2", 8, 3, 1)), num_classes=7)
+SMALL = networks.ResNetV2(
+    (networks.resnet_v2_block("block1", 4, 2, 2), networks.resnet_v2_block("block2", 8, 3, 1)), num_classes=7
+)
 TRACE_SIZE = (33, 46)
-DEPTHS = tuple(spec.ResNetV2.named())
-SMALL_V1 = spec.ResNetV1((spec.resnet_v1_block("block1", 4, 2, 2), spec.resnet_v1_block("block2", 8, 3, 1)), 7)
+DEPTHS = tuple(networks.ResNetV2.named())
+SMALL_V1 = networks.ResNetV1(
+    (networks.resnet_v1_block("block1", 4, 2, 2), networks.resnet_v1_block("block2", 8, 3, 1)), 7
+)
 # One small network of each family at least.
-SMALL_NETWORKS: dict[str, spec.Network] = {
+SMALL_NETWORKS: dict[str, networks.Network] = {
     "resnet_v1": SMALL_V1,
-    "resnet_v1_beta": spec.ResNetV1Beta(SMALL_V1.blocks, 7, root_depths=(4, 5, 6)),
-    "resnet_v1_lite": spec.ResNetV1Beta(
-        (spec.lite_block("block1", 8, 2, 2), spec.lite_block("block2", 12, 3, 1)), root_depths=(4, 5, 6), lite=True
+    "resnet_v1_beta": networks.ResNetV1Beta(SMALL_V1.blocks, 7, root_depths=(4, 5, 6)),
+    "resnet_v1_lite": networks.ResNetV1Beta(
+        (networks.lite_block("block1", 8, 2, 2), networks.lite_block("block2", 12, 3, 1)),
+        root_depths=(4, 5, 6),
+        lite=True,
     ),
     "resnet_v2": SMALL,
-    "vgg": spec.VGG((spec.ConvBlock(4, 1), spec.ConvBlock(6, 2)), 7, fc_depths=(12, 10)),
+    "inception_v3": networks.InceptionV3(7, depth_multiplier=0.05, min_depth=4),
+    "vgg": networks.VGG((networks.ConvBlock(4, 1), networks.ConvBlock(6, 2)), 7, fc_depths=(12, 10)),
 }
 
 
-def named(name: str, num_classes: int | None = 1001) -> spec.ResNetV2:
+def named(name: str, num_classes: int | None = 1001) -> networks.ResNetV2:
     """The description of `resnet_v2_50` and its like."""
-    return replace(spec.ResNetV2.named()[name], num_classes=num_classes)
+    return replace(networks.ResNetV2.named()[name], num_classes=num_classes)
 
 
-def random_weights(network: spec.Network, seed: int = 0) -> dict[str, Any]:
+def random_weights(network: networks.Network, seed: int = 0) -> dict[str, Any]:
     """Float32 values for every variable of a network, by name relative to its scope."""
     return make_checkpoint.random_variables(network, seed)
 
@@ -59,13 +66,13 @@ def random_images(shape: tuple[int, ...], seed: int = 0) -> Any:
     return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
 
 
-def pytorch_port(network: spec.Network, weights: dict[str, Any], **arguments: Any) -> Any:
+def pytorch_port(network: networks.Network, weights: dict[str, Any], **arguments: Any) -> Any:
     """The PyTorch port with these weights in."""
     return models.pytorch_port(network, weights.items(), **arguments)
 
 
 def save_small(
-    path: Path, file_format: str, network: spec.Network = SMALL, scope: str = "resnet_v2", seed: int = 0
+    path: Path, file_format: str, network: networks.Network = SMALL, scope: str = "resnet_v2", seed: int = 0
 ) -> Path:
     """A checkpoint of a small network, by `slimport.nets` and TensorFlow's Saver."""
     nets = frameworks.import_nets()
@@ -116,7 +123,7 @@ def full_size_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[
     @cache
     def checkpoint(name: str, file_format: str) -> Path:
         path = tmp_path_factory.mktemp(f"full_{file_format}") / f"{name}.ckpt"
-        make_checkpoint.save_network(name, path, file_format, spec.NETWORKS[name].num_classes)
+        make_checkpoint.save_network(name, path, file_format, networks.NETWORKS[name].num_classes)
         return path
 
     return checkpoint

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL, pytorch_port, random_images, random_weights
+from conftest import ROOT, SMALL, named, pytorch_port, random_images, random_weights
 from wrong_ports import WRONG_PORTS, WrongPort
 
 from converters import verify
@@ -61,7 +61,7 @@ def test_the_right_port_passes(compare: Compare, sides: str, arguments: dict[str
 def test_a_wrong_port_is_caught_where_it_begins(compare: Compare, wrong: WrongPort, sides: str, dtype: str) -> None:
     shows = (wrong.odd or sides == "even") and (wrong.float32 or dtype == "float64")
     found = begins_at(compare(wrong.build(SMALL, WEIGHTS, SCOPE), sides, dict(wrong.arguments), dtype))
-    assert found == (wrong.first_end_point(SMALL, SCOPE) if shows else None)
+    assert found == (wrong.first_end_point(SMALL, WEIGHTS, SCOPE) if shows else None)
 
 
 @pytest.mark.parametrize("name", ["pool1 padded with zeros", "atrous rate applied one unit early"])
@@ -71,7 +71,7 @@ def test_verify_catches_it_in_a_model_in_memory(small_v2: Path, name: str) -> No
         model = wrong.build(source.network, source.arrays(), source.scope)
     report = verify(small_v2, model, size=(40, 33), **wrong.arguments)
     assert not report.ok
-    assert report.first_difference == wrong.first_end_point(SMALL, "resnet_v2")
+    assert report.first_difference == wrong.first_end_point(SMALL, WEIGHTS, SCOPE)
 
 
 def test_every_mistake_is_another_one() -> None:
@@ -84,3 +84,13 @@ def test_every_mistake_is_another_one() -> None:
         for other in seen:
             assert any(not torch.equal(end_points[name], other.get(name, inputs)) for name in end_points), wrong.name
         seen.append(end_points)
+
+
+def test_the_page_says_where_each_begins() -> None:
+    network = named("resnet_v2_50")
+    weights = random_weights(network)
+    lines = (ROOT / "docs" / "catch_rate.md").read_text().splitlines()
+    page = {cells[0]: cells[2] for line in lines if len(cells := line.strip("| ").split(" | ")) > 4}
+    for wrong in WRONG_PORTS:
+        begins = wrong.first_end_point(network, weights, network.name).removeprefix(f"{network.name}/")
+        assert page[wrong.name] == f"`{begins}`"

@@ -17,7 +17,8 @@ from conftest import SMALL_NETWORKS, random_images, random_weights
 from converters import frameworks
 from converters.parity import tf_slim
 from converters.recognize import recognize
-from slimport import spec
+from slimport import networks
+from slimport.graph import scoped
 
 frameworks.import_nets()
 import tensorflow.compat.v1 as tf
@@ -73,9 +74,9 @@ def eighteen(rates: tuple[int, ...] | None = None) -> list[list[dict[str, int]]]
 @pytest.mark.parametrize(
     ("network", "units", "root_depths", "arguments"),
     [
-        (spec.NETWORKS["resnet_v1_18"], eighteen(), (64,), {}),
+        (networks.NETWORKS["resnet_v1_18"], eighteen(), (64,), {}),
         (
-            spec.NETWORKS["resnet_v1_18_beta"],
+            networks.NETWORKS["resnet_v1_18_beta"],
             eighteen((1, 2)),
             (16, 16, 32),
             {"output_stride": 16, "multi_grid": (1, 2)},
@@ -90,7 +91,7 @@ def eighteen(rates: tuple[int, ...] | None = None) -> list[list[dict[str, int]]]
     ids=["resnet_v1_18", "resnet_v1_18_beta", "beta with a multi-grid"],
 )
 def test_features_are_those_of_deeplabs_description(
-    network: spec.ResNetV1Beta, units: Any, root_depths: tuple[int, ...], arguments: dict[str, Any]
+    network: networks.ResNetV1Beta, units: Any, root_depths: tuple[int, ...], arguments: dict[str, Any]
 ) -> None:
     weights = random_weights(network)
     images = random_images((2, 65, 50, 3))
@@ -110,8 +111,8 @@ def test_features_are_those_of_deeplabs_description(
 
 def test_the_deep_ones_are_slims_with_another_root() -> None:
     for depth in (50, 101):
-        slims = dict(spec.NETWORKS[f"resnet_v1_{depth}"].variables())
-        beta = dict(spec.NETWORKS[f"resnet_v1_{depth}_beta"].variables())
+        slims = dict(networks.NETWORKS[f"resnet_v1_{depth}"].variables())
+        beta = dict(networks.NETWORKS[f"resnet_v1_{depth}_beta"].variables())
         different = {name for name in slims.keys() & beta.keys() if slims[name] != beta[name]}
         # What takes the root's 128 channels.
         assert different == {f"block1/unit_1/bottleneck_v1/{layer}/weights" for layer in ("shortcut", "conv1")}
@@ -120,8 +121,8 @@ def test_the_deep_ones_are_slims_with_another_root() -> None:
 
 
 def test_the_backbone_of_a_deeplab_checkpoint_is_found() -> None:
-    network = spec.NETWORKS["resnet_v1_50_beta"]
-    shapes = {spec.scoped("resnet_v1_50", name): shape for name, shape in network.variables().items()}
+    network = networks.NETWORKS["resnet_v1_50_beta"]
+    shapes = {scoped("resnet_v1_50", name): shape for name, shape in network.variables().items()}
     beside = {"aspp0/weights": (1, 1, 2048, 256), "logits/semantic/weights": (1, 1, 256, 21), "global_step": ()}
     found = recognize({**shapes, **beside}, "file")
     assert (found.network, found.scope, found.complete) == (network, network.default_scope, True)

@@ -23,7 +23,7 @@ from converters.checkpoint import write_checkpoint
 from converters.cli import cli
 from converters.sources import open_source
 from converters.targets import huggingface
-from slimport import preprocessing, spec
+from slimport import networks, preprocessing
 
 frameworks.import_nets()
 import tensorflow.compat.v1 as tf
@@ -75,7 +75,7 @@ def test_a_folder_is_loaded_verified_and_inspected(forms: Path, small_v2: Path) 
     inspected = CliRunner().invoke(cli, ["inspect", str(forms / "folder")]).output
     assert "resnet_v2, 7 classes" in inspected
     config = json.loads((forms / "folder" / "config.json").read_text())
-    assert spec.from_json(config["slimport"]["network"]) == SMALL
+    assert networks.from_json(config["slimport"]["network"]) == SMALL
     assert config["slimport"]["scope"] == "resnet_v2"
     assert (config["architecture"], config["num_classes"], config["dtype"]) == ("resnet_v2", 7, "float32")
     assert "id2label" not in config

@@ -11,14 +11,14 @@ from conftest import SMALL, named, pytorch_port, random_images, random_weights
 import slimport.pytorch
 from converters.parity import ports, tf_slim
 from converters.parity.compare import ROUNDING_RUNS, compare, compare_float32, neighbours
-from slimport import spec
+from slimport import networks
 from slimport.pytorch import fold_batch_norm, layers, optimize_for_inference
 
 # TorchInductor takes seconds for every unit.
-TINY = spec.ResNetV2((spec.resnet_v2_block("block1", 4, 1, 2),), num_classes=7)
+TINY = networks.ResNetV2((networks.resnet_v2_block("block1", 4, 1, 2),), num_classes=7)
 
 
-def small(network: spec.Network = SMALL) -> Any:
+def small(network: networks.Network = SMALL) -> Any:
     return pytorch_port(network, random_weights(network))
 
 

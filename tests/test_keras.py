@@ -15,7 +15,7 @@ from conftest import DEPTHS, ROOT, SMALL, named, random_images, random_weights
 from converters import convert, frameworks, load_keras, models, verify
 from converters.parity import ports, tf_slim
 from converters.parity.compare import ROUNDING_RUNS, compare, compare_float32, neighbours
-from slimport import spec
+from slimport import networks
 
 frameworks.import_keras()
 import slimport.keras
@@ -23,7 +23,7 @@ import slimport.keras
 SIZES = ((97, 97), (112, 112), (224, 224), (225, 225), (120, 161))
 
 
-def keras_port(network: spec.Network, weights: dict[str, Any], **arguments: Any) -> Any:
+def keras_port(network: networks.Network, weights: dict[str, Any], **arguments: Any) -> Any:
     return models.keras_port(network, weights.items(), **arguments)
 
 
@@ -62,12 +62,12 @@ def test_float32_is_within_tf_slims_own_rounding_at_every_end_point() -> None:
     [
         (SMALL, {"output_stride": 4, "global_pool": False, "spatial_squeeze": False}),
         (SMALL, {"spatial_squeeze": False}),
-        (spec.ResNetV2(SMALL.blocks), {"global_pool": False}),
-        (spec.ResNetV2(SMALL.blocks, 7, in_channels=16, include_root_block=False), {"output_stride": 1}),
+        (networks.ResNetV2(SMALL.blocks), {"global_pool": False}),
+        (networks.ResNetV2(SMALL.blocks, 7, in_channels=16, include_root_block=False), {"output_stride": 1}),
     ],
 )
 @pytest.mark.parametrize("scope", ["deep/er/net", ""])
-def test_arguments_mean_what_they_mean_in_slim(network: spec.ResNet, arguments: dict[str, Any], scope: str) -> None:
+def test_arguments_mean_what_they_mean_in_slim(network: networks.ResNet, arguments: dict[str, Any], scope: str) -> None:
     weights = random_weights(network)
     model = keras_port(network, weights, scope=scope, **arguments)
     images = random_images((2, 33, 46, network.in_channels))

@@ -18,7 +18,8 @@ from torch import nn
 
 import slimport.pytorch
 from converters import convert, frameworks, mapping, verify
-from slimport import spec
+from slimport import networks
+from slimport.graph import scoped
 from slimport.pytorch import Network
 
 frameworks.import_nets()
@@ -66,7 +67,8 @@ def test_nothing_runs_after_the_last_feature(model: Network) -> None:
     # `forward` is not called, and the unit is entered; of its residual branch, only the first convolution runs.
     started = {name for name in calls if name.startswith("block2") and "unit_1.bottleneck_v2." in name}
     inside = "block2.unit_1.bottleneck_v2."
-    assert started == {f"{inside}{name}" for name in ("preact", "shortcut", "conv1", "conv1.BatchNorm")}
+    layers = ("preact", "preact.Relu", "shortcut", "conv1", "conv1.BatchNorm", "conv1.Relu")
+    assert started == {f"{inside}{name}" for name in layers}
     assert not [name for name in calls if name.startswith(("block2.unit_2", "postnorm", "logits"))]
     complete = sum(calls.values())
     model(images())
@@ -130,12 +132,12 @@ def test_a_new_classifier_takes_the_place_dtype_and_mode_of_the_old(model: Netwo
 @pytest.mark.parametrize(
     ("network", "size"),
     [
-        (spec.ResNetV2([spec.resnet_v2_block("block1", 256, 1, 1)], 1000), 32),
-        (replace(spec.NETWORKS["vgg_16"], blocks=[(8, 1)] * 5, fc_depths=(16, 1024)), 224),
+        (networks.ResNetV2([networks.resnet_v2_block("block1", 256, 1, 1)], 1000), 32),
+        (replace(networks.NETWORKS["vgg_16"], blocks=[(8, 1)] * 5, fc_depths=(16, 1024)), 224),
     ],
     ids=["resnet_v2", "vgg"],
 )
-def test_a_new_classifier_starts_as_in_slim(network: spec.Network, size: int) -> None:
+def test_a_new_classifier_starts_as_in_slim(network: networks.Network, size: int) -> None:
     import tf_slim as slim
 
     builder = importlib.import_module(f"slimport.nets.{network.family}")
@@ -157,13 +159,14 @@ def test_a_new_classifier_starts_as_in_slim(network: spec.Network, size: int) ->
 def test_every_family_does_all_this(name: str, tmp_path: Path) -> None:
     network = SMALL_NETWORKS[name]
     model = pytorch_port(network, random_weights(network))
-    side = min(network.default_image_size, 64)
+    # Only the ResNets take images of any size.
+    side = 64 if isinstance(network, networks.ResNet) else network.default_image_size
     inputs = images(1, network.in_channels, side, side)
     with torch.inference_mode():
         _, end_points = model.end_points(inputs)
         for wanted in list(end_points)[:: len(end_points) // 2]:
             assert torch.equal(model.features(inputs, [wanted])[wanted], end_points[wanted])
-        assert (spec.scoped(model.scope, network.classifier) in end_points) == bool(network.num_classes)
+        assert (scoped(model.scope, network.classifier) in end_points) == bool(network.num_classes)
         model.reset_classifier(3)
         output = model(inputs)
         assert output.shape[1] == 3

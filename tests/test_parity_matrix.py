@@ -12,22 +12,11 @@ from conftest import DEPTHS, ROOT
 
 
 def test_any_two_settings_that_can_stand_together_do() -> None:
-    rows = [
-        (row.network, row.size, row.num_classes, row.global_pool, row.output_stride, row.spatial_squeeze, row.batch)
-        for row in parity_matrix.settings(DEPTHS)
-    ]
-    levels = (
-        DEPTHS,
-        parity_matrix.SIZES,
-        parity_matrix.NUM_CLASSES,
-        (True, False),
-        parity_matrix.OUTPUT_STRIDES,
-        (True, False),
-        (1, 5),
-    )
+    levels = {"network": DEPTHS, **parity_matrix.LEVELS}
+    rows = [[getattr(row, name) for name in levels] for row in parity_matrix.settings(DEPTHS)]
     # What docs/parity.md says: a map that is not pooled cannot be squeezed, and the densest large maps are left out.
     apart = {(3, 5): {(False, True)}, (1, 4): {((299, 299), 4), ((321, 321), 4)}}
-    for (i, one), (j, other) in combinations(enumerate(levels), 2):
+    for (i, one), (j, other) in combinations(enumerate(levels.values()), 2):
         together = {(row[i], row[j]) for row in rows}
         assert together == set(product(one, other)) - apart.get((i, j), set())
 

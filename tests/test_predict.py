@@ -17,7 +17,8 @@ from PIL import Image
 
 from converters import InputError, convert, frameworks, predict
 from converters.checkpoint import write_checkpoint
-from slimport import preprocessing, spec
+from slimport import preprocessing
+from slimport.graph import scoped
 from slimport.labels import imagenet_labels, imagenet_synsets, read_labels
 
 frameworks.import_nets()
@@ -173,7 +174,7 @@ def test_what_cannot_be_predicted_is_one_line(slimport: Slimport, small_v2: Path
 @pytest.mark.parametrize("suffix", [".safetensors", ".keras"])
 def test_vgg_takes_larger_images_and_refuses_smaller_ones(suffix: str, tmp_path: Path) -> None:
     vgg = SMALL_NETWORKS["vgg"]
-    weights = {spec.scoped("vgg_16", name): array for name, array in random_weights(vgg).items()}
+    weights = {scoped("vgg_16", name): array for name, array in random_weights(vgg).items()}
     write_checkpoint(tmp_path / "vgg.ckpt", weights)
     convert(tmp_path / "vgg.ckpt", tmp_path / f"vgg{suffix}")
     for size in ((28, 28), (64, 50)):

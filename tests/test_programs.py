@@ -16,15 +16,15 @@ from conftest import Run, random_images, save_small
 from converters import InputError, frameworks, verify
 from converters.parity import tf_slim
 from converters.sources import open_source
-from slimport import spec
+from slimport import networks
 
 frameworks.import_nets()
 import tensorflow.compat.v1 as tf
 
 SUFFIXES = (".pt2", ".onnx")
 # Few units, with an identity with a stride among them: PyTorch takes seconds for every further one.
-BLOCKS = (spec.resnet_v2_block("block1", 4, 2, 2), spec.resnet_v2_block("block2", 4, 1, 1))
-NETWORK = spec.ResNetV2(BLOCKS, num_classes=7)
+BLOCKS = (networks.resnet_v2_block("block1", 4, 2, 2), networks.resnet_v2_block("block2", 4, 1, 1))
+NETWORK = networks.ResNetV2(BLOCKS, num_classes=7)
 GAMMA = "block1.unit_2.bottleneck_v2.conv1.BatchNorm.weight"
 FIRST = "resnet_v2/block1/unit_2/bottleneck_v2/conv1"
 

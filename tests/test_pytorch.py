@@ -12,7 +12,7 @@ from conftest import DEPTHS, SMALL, named, pytorch_port, random_images, random_w
 import slimport.pytorch
 from converters.parity import ports, tf_slim
 from converters.parity.compare import ROUNDING_RUNS, compare, compare_float32, neighbours
-from slimport import spec
+from slimport import networks
 
 SIZES = ((97, 97), (112, 112), (224, 224), (225, 225), (120, 161))
 
@@ -58,13 +58,13 @@ def test_float32_is_within_tf_slims_own_rounding_at_every_end_point_and_size(nam
         (SMALL, {"output_stride": 4, "global_pool": False, "spatial_squeeze": False}),
         (SMALL, {"output_stride": 8, "global_pool": False, "spatial_squeeze": False}),
         (SMALL, {"spatial_squeeze": False}),
-        (spec.ResNetV2(SMALL.blocks), {}),
-        (spec.ResNetV2(SMALL.blocks), {"global_pool": False}),
-        (spec.ResNetV2(SMALL.blocks, 7, in_channels=1), {}),
-        (spec.ResNetV2(SMALL.blocks, 7, in_channels=16, include_root_block=False), {"output_stride": 1}),
+        (networks.ResNetV2(SMALL.blocks), {}),
+        (networks.ResNetV2(SMALL.blocks), {"global_pool": False}),
+        (networks.ResNetV2(SMALL.blocks, 7, in_channels=1), {}),
+        (networks.ResNetV2(SMALL.blocks, 7, in_channels=16, include_root_block=False), {"output_stride": 1}),
     ],
 )
-def test_arguments_mean_what_they_mean_in_slim(network: spec.ResNet, arguments: dict[str, Any], scope: str) -> None:
+def test_arguments_mean_what_they_mean_in_slim(network: networks.ResNet, arguments: dict[str, Any], scope: str) -> None:
     weights = random_weights(network)
     model = pytorch_port(network, weights, scope=scope, **arguments)
     images = random_images((2, 33, 46, network.in_channels))
@@ -86,7 +86,7 @@ def test_atrous_rates_are_slims_at_every_output_stride(output_stride: int) -> No
 @pytest.mark.parametrize("name", DEPTHS)
 def test_the_functions_make_the_network_of_their_name(name: str) -> None:
     model = getattr(slimport.pytorch, name)(num_classes=10, output_stride=16, in_channels=1)
-    assert model.network == spec.ResNetV2(spec.ResNetV2.depths[name], 10, 1)
+    assert model.network == networks.ResNetV2(networks.ResNetV2.depths[name], 10, 1)
     assert model.output_stride == 16
     assert model.scope == name
 

@@ -9,11 +9,11 @@ from conftest import DEPTHS, SMALL, named
 
 from converters import InputError
 from converters.recognize import UnknownNetworkError, recognize
-from slimport import spec
-from slimport.spec import Shape, scoped
+from slimport import networks
+from slimport.graph import Shape, scoped
 
 
-def under(scope: str, network: spec.Network) -> dict[str, Shape]:
+def under(scope: str, network: networks.Network) -> dict[str, Shape]:
     return {scoped(scope, name): shape for name, shape in network.variables().items()}
 
 
@@ -76,9 +76,9 @@ def test_a_fully_connected_layers_weights_stand_for_those_of_a_1x1_convolution()
     assert found.misshapen == {"net/logits/weights": (1, 1, 32, 7)}
 
 
-@pytest.mark.parametrize("name", spec.NETWORKS)
+@pytest.mark.parametrize("name", networks.NETWORKS)
 def test_every_known_network_is_recognised_in_its_variants(name: str) -> None:
-    network = spec.NETWORKS[name]
+    network = networks.NETWORKS[name]
     shapes = under(f"tower_0/{name}", network)
     fewer = {full: shape for full, shape in shapes.items() if not full.endswith(("/gamma", "/biases"))}
     found = recognize(fewer, "file")

@@ -16,7 +16,7 @@ from conftest import Run, save_small
 from server import Server, serve
 
 from converters import InputError, convert, open_checkpoint, remote, zoo
-from slimport import spec
+from slimport import networks
 
 Slimport = Callable[..., Run]
 
@@ -212,7 +212,9 @@ def test_a_file_here_goes_before_a_name_of_the_zoo(tmp_path: Path, monkeypatch: 
 
 
 def test_the_zoo_says_what_the_networks_are() -> None:
-    known = {release: spec.NETWORKS[release.network] for release in zoo.RELEASES if release.network in spec.NETWORKS}
+    known = {
+        release: networks.NETWORKS[release.network] for release in zoo.RELEASES if release.network in networks.NETWORKS
+    }
     assert known
     for release, network in known.items():
         assert release.classes == network.num_classes

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import slimport.pytorch
-from slimport import spec
+from slimport import networks
 from slimport.pytorch import residual_units
 from slimport.pytorch.residual_units import BRANCHES, SHORTCUTS, ConstantScaling, cifar_resnet
 
@@ -39,8 +39,8 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def unit_of(depth_in: int, depth: int, inner: int, stride: int = 1) -> spec.PlacedUnit:
-    return spec.PlacedUnit("unit", depth_in, depth, inner, stride, rate=1, ends_block=None)
+def unit_of(depth_in: int, depth: int, inner: int, stride: int = 1) -> networks.PlacedUnit:
+    return networks.PlacedUnit("unit", depth_in, depth, inner, stride, rate=1, ends_block=None)
 
 
 def shaken(module: Any, seed: int = 0) -> Any:

@@ -99,10 +99,10 @@ import make_checkpoint
 import torch
 from converters import convert, verify
 from converters.parity.tracing import open_trace
-from slimport import spec
+from slimport import networks
 
 folder, recorded = Path(sys.argv[1]), sys.argv[2]
-network = spec.from_json(open_trace(recorded).description.network)
+network = networks.from_json(open_trace(recorded).description.network)
 make_checkpoint.save_without_tensorflow(network, folder / "made.ckpt")
 convert(folder / "made.ckpt", folder / "m.pth")
 state = torch.load(folder / "m.pth", weights_only=True)

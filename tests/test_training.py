@@ -25,14 +25,14 @@ from converters.parity.training import (
     random_batches,
     run_both,
 )
-from slimport import spec
+from slimport import networks
 from slimport.pytorch import training
 
 SCOPE = "net"
 DENSE = {"output_stride": 4, "global_pool": False, "spatial_squeeze": False}
 
 
-def biases_before_batch_norm(network: spec.Network) -> tuple[str, ...]:
+def biases_before_batch_norm(network: networks.Network) -> tuple[str, ...]:
     return tuple(sorted(n for n in network.variables() if n.endswith("/biases") and not n.startswith("logits/")))
 
 
@@ -110,7 +110,7 @@ def test_another_hyperparameter_is_a_difference(changed: dict[str, float], quant
 
 def batch_variances(step: Step, weights: dict[str, Any]) -> dict[str, Any]:
     """What a step's moving variances took in, by the convolution whose BatchNorm it is."""
-    decay = 1 - float(np.float32(1 - spec.BATCH_NORM_DECAY))
+    decay = 1 - float(np.float32(1 - networks.BATCH_NORM_DECAY))
     suffix = "/BatchNorm/moving_variance"
     return {
         name.removesuffix(suffix): (value - decay * weights[name].astype(np.float64)) / (1 - decay)
@@ -203,7 +203,7 @@ def test_parameter_groups_are_slims_regularized_variables() -> None:
     assert {names[id(parameter)] for parameter in others["params"]} == set(names.values()) - kernels
 
 
-def initial(network: spec.ResNetV2, seed: int) -> dict[str, Any]:
+def initial(network: networks.ResNetV2, seed: int) -> dict[str, Any]:
     """Every variable as slim initializes it, by name relative to the scope."""
     frameworks.import_nets()
     import tensorflow.compat.v1 as tf

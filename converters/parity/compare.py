@@ -322,6 +322,11 @@ def by_typical_error(row: Row, errors: Sequence[float], slim_errors: Sequence[fl
     return measured if measured.ok else row
 
 
+def is_softmax(name: str) -> bool:
+    """Whether an end point is the softmax of the logits: ResNet's `predictions`, Inception's `Predictions`."""
+    return name in ("predictions", "Predictions")
+
+
 def by_logits(predictions: Row, logits: Row, truth: Mapping[str, Array]) -> Row:
     """The row of `predictions` that is beyond float32's limit, measured by what TF-Slim's error of the logits can do.
 

@@ -18,13 +18,14 @@ from converters.parity.compare import (
     by_logits,
     by_typical_error,
     compare,
+    is_softmax,
     neighbours,
     rel_l2,
     seeded_images,
     within_rounding,
 )
 from converters.sources import Source
-from slimport import spec
+from slimport.networks import Network
 
 Rounding = Callable[[list[str]], Mapping[str, float]]
 """A run of TF-Slim in float32: from names of end points to its rel_l2 there."""
@@ -83,7 +84,7 @@ class SlimSide(ABC):
 
     def _carried(self, rows: tuple[Row, ...]) -> tuple[Row, ...]:
         """Rows with `predictions` by the logits where they are beyond the limit."""
-        if rows[-1].name != "predictions" or rows[-1].ok:
+        if not is_softmax(rows[-1].name) or rows[-1].ok:
             return rows
         # Softmax of the end point before it.
         return (*rows[:-1], by_logits(rows[-1], rows[-2], self.truth))
@@ -122,7 +123,7 @@ class Reference(SlimSide):
 
     def __init__(
         self,
-        network: spec.Network,
+        network: Network,
         scope: str,
         weights: Mapping[str, Array],
         images: Array,
@@ -179,7 +180,12 @@ class Reference(SlimSide):
         self._progress(f"running {self.network.name} in TF-Slim, {dtype}")
         scale = self._batch_norm_scale
         weights = {name: array for name, array in self.weights.items() if scale or not name.endswith("/gamma")}
-        return tf_slim.SlimGraph(self.network, self.scope, weights, dtype, batch_norm_scale=scale, **self._arguments)
+        # Slim shrinks a pool to a small map where it knows the map's size.
+        nodes = self.network.graph(**self._arguments).nodes
+        size = self.images.shape[1:3] if any(node.attributes.get("clipped") for node in nodes) else None
+        return tf_slim.SlimGraph(
+            self.network, self.scope, weights, dtype, size=size, batch_norm_scale=scale, **self._arguments
+        )
 
     def __enter__(self) -> Reference:
         return self

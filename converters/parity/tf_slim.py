@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from converters import frameworks
 from converters.mapping import Array
 from converters.sources import Source
-from slimport import spec
+from slimport.graph import scoped
+from slimport.networks import Network
 
 T = TypeVar("T", bound="SlimGraph")
 
@@ -65,6 +66,7 @@ class SlimGraph:
       scope: the model's variable scope.
       weights: variables by name relative to the scope.
       dtype: `float32` or `float64`, of the whole graph.
+      size: height and width of the images; None is any.
       is_training: whether BatchNorm takes the batch's statistics.
       weight_decay: of slim's L2 regularization, which is among the losses of the graph.
       batch_norm_scale: whether BatchNorm has a gamma.
@@ -76,11 +78,12 @@ class SlimGraph:
 
     def __init__(
         self,
-        network: spec.Network,
+        network: Network,
         scope: str,
         weights: Mapping[str, Array],
         dtype: str,
         *,
+        size: tuple[int, ...] | None = None,
         is_training: bool = False,
         weight_decay: float = 0.0,
         batch_norm_scale: bool = True,
@@ -98,7 +101,7 @@ class SlimGraph:
         self._dtype = dtype
         self.graph = tf.Graph()
         with self._building():
-            self._images = tf.placeholder(dtype, (None, None, None, network.in_channels))
+            self._images = tf.placeholder(dtype, (None, *(size or (None, None)), network.in_channels))
             with (
                 slim.arg_scope(builder.arg_scope(weight_decay=weight_decay, **scale)),
                 slim.arg_scope([slim.batch_norm], **fused),
@@ -111,7 +114,7 @@ class SlimGraph:
             self._variables = {
                 name: variable
                 for variable in tf.global_variables()
-                if (name := variable.op.name.removeprefix(spec.scoped(scope, ""))) in weights
+                if (name := variable.op.name.removeprefix(scoped(scope, ""))) in weights
             }
         self._session = tf.Session(graph=self.graph, config=tf.ConfigProto(device_count={"GPU": 0}))
         # A variable's initializer assigns its second input, which is fed with the weights.
@@ -158,7 +161,7 @@ class SlimGraph:
 
 
 def record(
-    network: spec.Network, scope: str, weights: Mapping[str, Array], images: Array, dtype: str, **arguments: Any
+    network: Network, scope: str, weights: Mapping[str, Array], images: Array, dtype: str, **arguments: Any
 ) -> dict[str, Array]:
     """The end points of one run; arguments and result as of `SlimGraph`."""
     with SlimGraph(network, scope, weights, dtype, **arguments) as graph:

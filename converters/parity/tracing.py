@@ -40,7 +40,8 @@ from converters.parity.reference import Reference, Rounding, SlimSide, all_argum
 from converters.sources import PathLike, Source, open_source
 from converters.targets.atomic import atomic, check_destination
 from converters.views import AS_IT_IS, View
-from slimport import spec
+from slimport import networks
+from slimport.networks import Network
 
 SUFFIX = ".npz"
 _FORMAT = "slimport trace 1"
@@ -77,7 +78,7 @@ class Trace(SlimSide):
         self, path: Path, description: Description, images: Array, truth: Mapping[str, Array], rounding: Array
     ) -> None:
         self.path, self.description, self.images, self.seed = path, description, images, description.seed
-        self.network = spec.from_json(description.network)
+        self.network = networks.from_json(description.network)
         self._truth, self._rounding = truth, rounding
 
     @property
@@ -243,7 +244,7 @@ _DAMAGE = (
 )
 
 
-def weights_digest(network: spec.Network, weights: Mapping[str, Array]) -> str:
+def weights_digest(network: Network, weights: Mapping[str, Array]) -> str:
     """SHA-256 over the names, dtypes, shapes and little-endian bytes of the network's variables, in slim's order.
 
     Names are relative to the scope and layouts are slim's, so that it is the same for a checkpoint of any format and

@@ -20,7 +20,7 @@ from converters import frameworks, mapping, models
 from converters.mapping import Array
 from converters.parity.compare import rel_l2
 from converters.parity.tf_slim import SlimGraph
-from slimport import spec
+from slimport.networks import Network
 
 LIMIT = 1e-10
 """Of the relative difference in float64, after three steps."""
@@ -70,7 +70,7 @@ class SlimTraining(SlimGraph):
 
     def __init__(
         self,
-        network: spec.Network,
+        network: Network,
         scope: str,
         weights: Mapping[str, Array],
         dtype: str,
@@ -133,7 +133,7 @@ class PyTorchTraining:
 
     def __init__(
         self,
-        network: spec.Network,
+        network: Network,
         scope: str,
         weights: Mapping[str, Array],
         dtype: str,
@@ -199,7 +199,7 @@ class PyTorchTraining:
 
 
 def random_batches(
-    network: spec.Network, size: tuple[int, int], batch: int, count: int = 3, output_stride: int | None = None
+    network: Network, size: tuple[int, int], batch: int, count: int = 3, output_stride: int | None = None
 ) -> list[Batch]:
     """Batches of images, uniform in [-1, 1], with random labels: one for each image, or for each `output_stride`."""
     positions = () if output_stride is None else tuple(-(-side // output_stride) for side in size)
@@ -214,7 +214,7 @@ def random_batches(
 
 
 def run_both(
-    network: spec.Network,
+    network: Network,
     weights: Mapping[str, Array],
     batches: Sequence[Batch],
     hyperparameters: Hyperparameters,

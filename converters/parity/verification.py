@@ -21,7 +21,7 @@ from converters.models import Variables
 from converters.parity import page as pages
 from converters.parity import plot as plots
 from converters.parity import ports, tf_slim
-from converters.parity.compare import Report, RoundedWeights, rel_l2
+from converters.parity.compare import Report, RoundedWeights, is_softmax, rel_l2
 from converters.parity.page import Compared
 from converters.parity.reference import SlimSide, all_arguments, run_slim
 from converters.parity.tracing import open_trace
@@ -38,11 +38,11 @@ from converters.sources import (
 )
 from converters.targets.atomic import check_destination
 from converters.views import AS_IT_IS, View
-from slimport import spec
+from slimport.graph import scoped
 
 TARGETS = ("pytorch", "keras", "onnx", "slim")
 DTYPES = ("float64", "float32")
-_SOFTMAX = "predictions are not in the file: they are the softmax of its output, computed here"
+_SOFTMAX = "{} are not in the file: they are the softmax of its output, computed here"
 _PACKAGES = ("slimport", "numpy", "torch", "keras", "onnx", "onnxruntime", "jax", "tensorflow", "tf_keras", "tf_slim")
 
 
@@ -111,6 +111,8 @@ def verify(
         # A converted file may not remember its scope; of a checkpoint's networks, this is the recorded one.
         scope = trace.description.scope
     with open_source(source, scope, step, view) as opened, ExitStack() as stack:
+        if is_program:
+            opened = opened.without_auxiliary()
         network = opened.network
         arguments = all_arguments(opened, arguments)
         file = None
@@ -153,10 +155,10 @@ def verify(
             slim = stack.enter_context(slim.with_weights({**weights, **rounding}))
             rounded = RoundedWeights(
                 dtypes=tuple(sorted({array.dtype.name for array in rounding.values()})),
-                variables={spec.scoped(opened.scope, n): rel_l2(array, weights[n]) for n, array in rounding.items()},
+                variables={scoped(opened.scope, n): rel_l2(array, weights[n]) for n, array in rounding.items()},
                 end_points={name: rel_l2(value, source_truth[name]) for name, value in slim.truth.items()},
             )
-        not_in_file = is_program and "predictions" in network.end_points(opened.scope, **arguments)
+        softmax = next(filter(is_softmax, network.end_points(opened.scope, **arguments)), None) if is_program else None
         # float64 first: its weights can be rounded to float32, but not back.
         measured = sorted(
             {dtype, *(DTYPES if not inexact and (plot is not None or page is not None) else ())}, reverse=True
@@ -168,8 +170,8 @@ def verify(
 
                 def record(images: Array, dtype: str = one) -> dict[str, Array]:
                     port = _record(model, target, opened.scope, images, dtype, device)
-                    if not_in_file:
-                        port["predictions"] = ports.softmax(port[list(port)[-1]])
+                    if softmax is not None:
+                        port[softmax] = ports.softmax(port[list(port)[-1]])
                     return port
 
                 rows[one] = slim.compare(record, one)
@@ -189,7 +191,7 @@ def verify(
                 weights_different=tuple(different),
                 reference=None if trace is None else str(trace.path),
                 rounded=rounded,
-                notes=(*_notes(opened), *((_SOFTMAX,) if not_in_file else ())),
+                notes=(*_notes(opened), *((_SOFTMAX.format(softmax),) if softmax else ())),
             )
             for one in measured
         }
@@ -271,7 +273,7 @@ def _target_of_model(target: str | None, model: Any) -> str:
 def _different(scope: str, variables: Variables, weights: Mapping[str, Array]) -> list[str]:
     """The variables that are not the source's, rounded to their own dtype; with their scope."""
     return [
-        spec.scoped(scope, name)
+        scoped(scope, name)
         for name, array in variables
         if array.tobytes() != weights[name].astype(array.dtype).tobytes()
     ]

@@ -16,8 +16,8 @@ from typing import Any
 from converters.sources import FOLDER_CONFIG, FOLDER_WEIGHTS, Source
 from converters.targets import safetensors
 from converters.targets.atomic import atomic_folder
-from slimport import spec
 from slimport.labels import BACKGROUND, imagenet_labels, imagenet_synsets
+from slimport.networks import Network
 from slimport.preprocessing import CENTRAL_FRACTION, MEANS, PREPROCESSINGS, RESIZE_SIDE
 
 _PREPROCESSOR = "preprocessor_config.json"
@@ -52,7 +52,7 @@ def config(source: Source) -> dict[str, Any]:
     }
 
 
-def preprocessor_config(network: spec.Network) -> dict[str, Any] | None:
+def preprocessor_config(network: Network) -> dict[str, Any] | None:
     """`preprocessor_config.json`; None where slim's preprocessing is not for images of the network's channels."""
     preprocessing = PREPROCESSINGS[network.preprocessing]
     side = preprocessing.default_size

@@ -22,6 +22,7 @@ def write(source: Source, path: Path) -> None:
     """
     check_destination(path)
     torch = frameworks.import_torch()
+    source = source.without_auxiliary()
     frameworks.import_onnxscript()
     import onnx_ir
     from onnxscript.optimizer import fold_constants, remove_unused_nodes

@@ -15,6 +15,7 @@ def write(source: Source, path: Path) -> None:
     """Writes the program, with the weights in their dtype and the network's default arguments."""
     check_destination(path)
     torch = frameworks.import_torch()
+    source = source.without_auxiliary()
     model = pytorch_model(source)
     program = programs.export(model)
     # Operations are named as they come, whatever of them is returned.

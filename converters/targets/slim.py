@@ -6,9 +6,9 @@ from pathlib import Path
 
 from converters.checkpoint import write_checkpoint
 from converters.sources import Source
-from slimport import spec
+from slimport.graph import scoped
 
 
 def write(source: Source, path: Path) -> None:
     """Writes `path`.index and its data file, one variable at a time."""
-    write_checkpoint(path, ((spec.scoped(source.scope, name), array) for name, array in source.stream()))
+    write_checkpoint(path, ((scoped(source.scope, name), array) for name, array in source.stream()))

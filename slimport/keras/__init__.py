@@ -3,22 +3,28 @@
 A saved `.keras` file loads where slimport is not installed, on every backend. Images and activations are NHWC.
 """
 
-from slimport.keras.build import build
+from typing import Any
+
 from slimport.keras.end_points import end_points
-from slimport.keras.resnet_v1 import resnet_v1, resnet_v1_50, resnet_v1_101, resnet_v1_152, resnet_v1_200
-from slimport.keras.resnet_v1_beta import (
-    resnet_v1_18,
-    resnet_v1_18_beta,
-    resnet_v1_50_beta,
-    resnet_v1_101_beta,
-    resnet_v1_beta,
+from slimport.keras.network import build
+from slimport.networks import functions
+from slimport.networks.functions import (
+    AnyDeepLabFunction,
+    AnyResNetFunction,
+    AnyVGGFunction,
+    DeepLabFunction,
+    InceptionV3Function,
+    ResNetFunction,
+    VGGFunction,
+    list_models,
 )
-from slimport.keras.resnet_v2 import resnet_v2, resnet_v2_50, resnet_v2_101, resnet_v2_152, resnet_v2_200
-from slimport.keras.vgg import vgg, vgg_16, vgg_19, vgg_a
 
 __all__ = [
     "build",
+    "create_model",
     "end_points",
+    "inception_v3",
+    "list_models",
     "resnet_v1",
     "resnet_v1_18",
     "resnet_v1_18_beta",
@@ -39,3 +45,39 @@ __all__ = [
     "vgg_19",
     "vgg_a",
 ]
+
+
+def create_model(name: str, **arguments: Any) -> Any:
+    """A `keras.Model` by its name: `create_model("resnet_v2_50", num_classes=10, in_channels=1, output_stride=16)`.
+
+    Args:
+      name: one of `list_models()`.
+      arguments: of the function of that name, which `help(slimport.keras.resnet_v2_50)` explains.
+
+    Raises:
+      ValueError: no network has the name; the message has the nearest.
+      TypeError: the network takes no such argument.
+    """
+    return functions.create_model(name, build, **arguments)
+
+
+resnet_v1: AnyResNetFunction[Any] = functions.function("resnet_v1", build)
+resnet_v1_50: ResNetFunction[Any] = functions.function("resnet_v1_50", build)
+resnet_v1_101: ResNetFunction[Any] = functions.function("resnet_v1_101", build)
+resnet_v1_152: ResNetFunction[Any] = functions.function("resnet_v1_152", build)
+resnet_v1_200: ResNetFunction[Any] = functions.function("resnet_v1_200", build)
+resnet_v1_beta: AnyDeepLabFunction[Any] = functions.function("resnet_v1_beta", build)
+resnet_v1_18: DeepLabFunction[Any] = functions.function("resnet_v1_18", build)
+resnet_v1_18_beta: DeepLabFunction[Any] = functions.function("resnet_v1_18_beta", build)
+resnet_v1_50_beta: DeepLabFunction[Any] = functions.function("resnet_v1_50_beta", build)
+resnet_v1_101_beta: DeepLabFunction[Any] = functions.function("resnet_v1_101_beta", build)
+resnet_v2: AnyResNetFunction[Any] = functions.function("resnet_v2", build)
+resnet_v2_50: ResNetFunction[Any] = functions.function("resnet_v2_50", build)
+resnet_v2_101: ResNetFunction[Any] = functions.function("resnet_v2_101", build)
+resnet_v2_152: ResNetFunction[Any] = functions.function("resnet_v2_152", build)
+resnet_v2_200: ResNetFunction[Any] = functions.function("resnet_v2_200", build)
+vgg: AnyVGGFunction[Any] = functions.function("vgg", build)
+vgg_a: VGGFunction[Any] = functions.function("vgg_a", build)
+vgg_16: VGGFunction[Any] = functions.function("vgg_16", build)
+vgg_19: VGGFunction[Any] = functions.function("vgg_19", build)
+inception_v3: InceptionV3Function[Any] = functions.function("inception_v3", build)

@@ -1,16 +1,29 @@
-"""The end points of a converted Keras model, found by the names of its layers."""
+"""The end points of a Keras model that slimport built or wrote, found by the names of its layers."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import keras
+
+from slimport import networks
+from slimport.graph import Graph, scoped
+from slimport.keras.network import Interpreter
+
+LEAVES = {
+    "kernel": "weights",
+    "bias": "biases",
+    "depthwise_kernel": "depthwise_weights",
+    "pointwise_kernel": "pointwise_weights",
+}
+"""Slim's leaf names by Keras's, where they differ. A `DepthwiseConv2D`'s kernel is `depthwise_weights`."""
 
 
 def end_points(model: Any, scope: str | None = None) -> Any:
     """A model from the same images to every end point that slim gives.
 
-    It needs nothing but the layers' names, so it takes a model that `keras.saving.load_model` read.
+    It needs nothing but the layers' names and shapes, so it takes a model that `keras.saving.load_model` read.
 
     Args:
       model: a functional `keras.Model` that slimport built or wrote.
@@ -18,27 +31,60 @@ def end_points(model: Any, scope: str | None = None) -> Any:
 
     Returns:
       A `keras.Model` from images to {slim end point name: NHWC tensor}, sharing the layers of `model`.
+
+    Raises:
+      ValueError: slimport did not make the model.
     """
-    prefix = model.name.replace("__", "/") if scope is None else scope
-    prefix = f"{prefix}/" if prefix else ""
-    layers = {layer.name: layer for layer in model.layers}
-    named = (
-        keras.layers.Conv2D,
-        keras.layers.Add,
-        keras.layers.Identity,
-        keras.layers.Reshape,
-        keras.layers.MaxPooling2D,
-    )
-    outputs: dict[str, Any] = {}
-    for name, layer in layers.items():
-        end_point = name.replace("__", "/")
-        if isinstance(layer, named) and not name.endswith(("__MaxPool", "__squeezed")):
-            # Slim's end point of a layer is what leaves its normalizer, its activation and its squeeze.
-            parts = [f"{name}__squeezed", f"{name}__Relu", f"{name}__BatchNorm", name]
-            outputs[prefix + end_point] = next(layers[part] for part in parts if part in layers).output
-        elif isinstance(layer, keras.layers.GlobalAveragePooling2D):
-            outputs[end_point] = layer.output
-    if "logits" in layers:
-        softmax = keras.layers.Softmax(dtype=layers["logits"].dtype_policy, name="predictions")
-        outputs["predictions"] = softmax(model.output)
+    graph = graph_of(model)
+    of_layer = {layer.name: layer for layer in model.layers}
+    interpreter = Interpreter(graph, model.layers[-1].dtype_policy, {0: model.inputs[0]})
+    for index in range(1, len(graph.nodes)):
+        if (name := interpreter.names(index)[-1]) in of_layer:
+            interpreter.values[index] = of_layer[name].output
+    scope = model.name.replace("__", "/") if scope is None else scope
+    # What the model's outputs do not need (`predictions`) gets layers here.
+    outputs = {name: interpreter.value(point.node) for name, point in graph.end_point_names(scope).items()}
     return keras.Model(model.inputs, outputs, name=f"{model.name}__end_points")
+
+
+def variables(model: Any) -> dict[str, Any]:
+    """The model's weights, Keras variables, by slim's names without the model's scope."""
+    found = {}
+    for layer in model.layers:
+        for weight in layer.weights:
+            leaf = (
+                "depthwise_weights"
+                if isinstance(layer, keras.layers.DepthwiseConv2D) and weight.name == "kernel"
+                else ""
+            )
+            if "seed" not in weight.name:
+                found[scoped(layer.name.replace("__", "/"), leaf or LEAVES.get(weight.name, weight.name))] = weight
+    return found
+
+
+def graph_of(model: Any) -> Graph:
+    """The graph of a model that slimport built or wrote: of those with its variables, the one whose end points it has.
+
+    The strides and rates may be others, which change no end point's name.
+
+    Raises:
+      ValueError: slimport did not make the model.
+    """
+    shapes = {name: tuple(weight.shape) for name, weight in variables(model).items()}
+    layers = {layer.name for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)}
+    for family in networks.FAMILIES.values():
+        if "" not in family.scopes(shapes):
+            continue
+        network = family.infer(shapes)
+        if network.variables() != shapes:
+            continue
+        # Only these decide on what end points there are, and all of them add some.
+        switches = [name for name, default in network.arguments.items() if isinstance(default, bool)]
+        for values in itertools.product((True, False), repeat=len(switches)):
+            graph = network.graph(**dict(zip(switches, values, strict=True)))
+            interpreter = Interpreter(graph, None, {})
+            needed = frozenset().union(*map(graph.needed_by, (graph.output, *graph.branches)))
+            ends = {graph.output, *(point.node for point in graph.end_points if point.node in needed)}
+            if layers.issuperset(interpreter.names(index)[-1] for index in ends):
+                return graph
+    raise ValueError(f"{model.name}: not a model that slimport built or wrote, so its end points are not known")

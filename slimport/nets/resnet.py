@@ -8,8 +8,6 @@ from typing import Any
 import tensorflow.compat.v1 as tf
 import tf_slim as slim
 
-from slimport import spec
-from slimport.named import given
 from slimport.nets import resnet_utils
 from slimport.nets.resnet_utils import Tensor
 
@@ -74,23 +72,53 @@ def resnet(
 
 
 def build(
-    unit_fn: Callable[..., Tensor], generator: Callable[..., Network], network: spec.ResNet, inputs: Tensor, **more: Any
+    unit_fn: Callable[..., Tensor], generator: Callable[..., Network], network: Any, inputs: Tensor, **more: Any
 ) -> Network:
-    """The graph of a description whose blocks are of one unit; the other arguments are those of the generator."""
-    blocks = resnet_utils.blocks_of(network.blocks, unit_fn)
+    """The graph of a network description, whose blocks are of one unit.
+
+    Args:
+      unit_fn: the unit.
+      generator: `resnet_v1` or `resnet_v2`.
+      network: has `blocks` (each with a `scope` and `units`, which have `depth`, `depth_bottleneck` and `stride`),
+        `num_classes` and `include_root_block`.
+      inputs: [batch, height, width, channels].
+      more: the other arguments of the generator.
+    """
+    blocks = [
+        resnet_utils.Block(
+            block.scope,
+            unit_fn,
+            [{"depth": u.depth, "depth_bottleneck": u.depth_bottleneck, "stride": u.stride} for u in block.units],
+        )
+        for block in network.blocks
+    ]
     return generator(inputs, blocks, network.num_classes, include_root_block=network.include_root_block, **more)
 
 
 def bottleneck_block(
-    unit_fn: Callable[..., Tensor], scope: str, base_depth: int, num_units: int, stride: int
+    unit_fn: Callable[..., Tensor], scope: str, base_depth: int, num_units: int, stride: int, **more: int
 ) -> resnet_utils.Block:
-    """A block of bottleneck units of depth 4 * base_depth whose stride sits in its last unit."""
-    return resnet_utils.blocks_of([spec.bottleneck_block(scope, base_depth, num_units, stride)], unit_fn)[0]
+    """A block of bottleneck units of depth 4 * base_depth, and with `more` arguments; its last unit has the stride."""
+    unit = {"depth": 4 * base_depth, "depth_bottleneck": base_depth, "stride": 1, **more}
+    return resnet_utils.Block(scope, unit_fn, [unit] * (num_units - 1) + [{**unit, "stride": stride}])
 
 
-def named(name: str, unit_fn: Callable[..., Tensor], generator: Callable[..., Network]) -> Callable[..., Network]:
-    """The network of a name under its name as scope."""
-    network = spec.NETWORKS[name]
-    assert isinstance(network, spec.ResNet)
-    blocks = resnet_utils.blocks_of(network.blocks, unit_fn)
-    return given(name, generator, {"blocks": blocks, "include_root_block": True}, scope=name)
+def four_blocks(
+    block_fn: Callable[[str, int, int, int], resnet_utils.Block],
+    num_units: Sequence[int],
+    min_base_depth: int = 8,
+    depth_multiplier: float = 1,
+) -> list[resnet_utils.Block]:
+    """The blocks of a network that has a name, Table 1 of arXiv:1512.03385. The last does not subsample.
+
+    Args:
+      block_fn: makes a block from its scope, base depth, number of units and stride.
+      num_units: of each of the four blocks.
+      min_base_depth: the least base depth, whatever the multiplier.
+      depth_multiplier: of the base depths.
+    """
+    table = enumerate(zip((64, 128, 256, 512), num_units, (2, 2, 2, 1), strict=True), start=1)
+    return [
+        block_fn(f"block{number}", max(int(base_depth * depth_multiplier), min_base_depth), units, stride)
+        for number, (base_depth, units, stride) in table
+    ]

@@ -8,13 +8,11 @@ its first, which gives identical results with less memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 import tf_slim as slim
-
-from slimport import spec
 
 Tensor = Any
 
@@ -30,18 +28,6 @@ class Block(NamedTuple):
     scope: str
     unit_fn: Callable[..., Tensor]
     args: Sequence[dict[str, int]]
-
-
-def blocks_of(blocks: Iterable[spec.Block], unit_fn: Callable[..., Tensor]) -> list[Block]:
-    """Described blocks as slim's, with `unit_fn` as their unit."""
-    return [
-        Block(
-            block.scope,
-            unit_fn,
-            [{"depth": u.depth, "depth_bottleneck": u.depth_bottleneck, "stride": u.stride} for u in block.units],
-        )
-        for block in blocks
-    ]
 
 
 def subsample(inputs: Tensor, factor: int, scope: str | None = None) -> Tensor:
@@ -150,8 +136,8 @@ def stack_blocks_dense(
 
 def resnet_arg_scope(
     weight_decay: float = 0.0001,
-    batch_norm_decay: float = spec.BATCH_NORM_DECAY,
-    batch_norm_epsilon: float = spec.BATCH_NORM_EPSILON,
+    batch_norm_decay: float = 0.997,
+    batch_norm_epsilon: float = 1e-5,
     batch_norm_scale: bool = True,
     activation_fn: Callable[[Tensor], Tensor] = tf.nn.relu,
     use_batch_norm: bool = True,

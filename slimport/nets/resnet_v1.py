@@ -1,7 +1,6 @@
 """The original form of residual networks in TF-Slim.
 
-Same names, arguments, scopes, end points and collections as `research/slim/nets/resnet_v1.py` in tensorflow/models,
-without the `min_base_depth` and `depth_multiplier` of its functions of fixed depth.
+Same names, arguments, scopes, end points and collections as `research/slim/nets/resnet_v1.py` in tensorflow/models.
 
 [1] Kaiming He, Xiangyu Zhang, Shaoqing Ren, Jian Sun. Deep Residual Learning for Image Recognition. arXiv:1512.03385
 [2] Kaiming He, Xiangyu Zhang, Shaoqing Ren, Jian Sun. Identity Mappings in Deep Residual Networks. arXiv:1603.05027
@@ -21,9 +20,8 @@ from typing import Any
 import tensorflow.compat.v1 as tf
 import tf_slim as slim
 
-from slimport import spec
-from slimport.named import given
 from slimport.nets import resnet, resnet_utils
+from slimport.nets.resnet import Network
 from slimport.nets.resnet_utils import Tensor
 
 arg_scope = resnet_arg_scope = resnet_utils.resnet_arg_scope
@@ -87,7 +85,7 @@ def resnet_v1(
     store_non_strided_activations: bool = False,
     reuse: bool | None = None,
     scope: str | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> Network:
     """Generator of v1 ResNets.
 
     For dense prediction, sides that are multiples of 32 plus 1 (321, say) align the corners of the features with those
@@ -136,12 +134,91 @@ def resnet_v1(
     )
 
 
-resnet_v1.default_image_size = spec.NETWORKS["resnet_v1_50"].default_image_size  # type: ignore[attr-defined]
-
-
 build = partial(resnet.build, bottleneck, resnet_v1)
-resnet_v1_block = given("resnet_v1_block", resnet.bottleneck_block, {"unit_fn": bottleneck})
-resnet_v1_50 = resnet.named("resnet_v1_50", bottleneck, resnet_v1)
-resnet_v1_101 = resnet.named("resnet_v1_101", bottleneck, resnet_v1)
-resnet_v1_152 = resnet.named("resnet_v1_152", bottleneck, resnet_v1)
-resnet_v1_200 = resnet.named("resnet_v1_200", bottleneck, resnet_v1)
+
+
+def resnet_v1_block(scope: str, base_depth: int, num_units: int, stride: int) -> resnet_utils.Block:
+    """A block of bottleneck units of depth 4 * base_depth whose stride sits in its last unit."""
+    return resnet.bottleneck_block(bottleneck, scope, base_depth, num_units, stride)
+
+
+def resnet_v1_50(
+    inputs: Tensor,
+    num_classes: int | None = None,
+    is_training: bool | None = True,
+    global_pool: bool = True,
+    output_stride: int | None = None,
+    spatial_squeeze: bool = True,
+    store_non_strided_activations: bool = False,
+    min_base_depth: int = 8,
+    depth_multiplier: float = 1,
+    reuse: bool | None = None,
+    scope: str | None = "resnet_v1_50",
+) -> Network:
+    """ResNet-50 of [1]. See `resnet_v1` and `resnet.four_blocks` for the arguments, `resnet_v1` for the result."""
+    blocks = resnet.four_blocks(resnet_v1_block, (3, 4, 6, 3), min_base_depth, depth_multiplier)
+    last = store_non_strided_activations, reuse, scope
+    return resnet_v1(inputs, blocks, num_classes, is_training, global_pool, output_stride, True, spatial_squeeze, *last)
+
+
+def resnet_v1_101(
+    inputs: Tensor,
+    num_classes: int | None = None,
+    is_training: bool | None = True,
+    global_pool: bool = True,
+    output_stride: int | None = None,
+    spatial_squeeze: bool = True,
+    store_non_strided_activations: bool = False,
+    min_base_depth: int = 8,
+    depth_multiplier: float = 1,
+    reuse: bool | None = None,
+    scope: str | None = "resnet_v1_101",
+) -> Network:
+    """ResNet-101 of [1]. See `resnet_v1` and `resnet.four_blocks` for the arguments, `resnet_v1` for the result."""
+    blocks = resnet.four_blocks(resnet_v1_block, (3, 4, 23, 3), min_base_depth, depth_multiplier)
+    last = store_non_strided_activations, reuse, scope
+    return resnet_v1(inputs, blocks, num_classes, is_training, global_pool, output_stride, True, spatial_squeeze, *last)
+
+
+# From here on, as in slim, `store_non_strided_activations` comes before `spatial_squeeze`.
+def resnet_v1_152(
+    inputs: Tensor,
+    num_classes: int | None = None,
+    is_training: bool | None = True,
+    global_pool: bool = True,
+    output_stride: int | None = None,
+    store_non_strided_activations: bool = False,
+    spatial_squeeze: bool = True,
+    min_base_depth: int = 8,
+    depth_multiplier: float = 1,
+    reuse: bool | None = None,
+    scope: str | None = "resnet_v1_152",
+) -> Network:
+    """ResNet-152 of [1]. See `resnet_v1` and `resnet.four_blocks` for the arguments, `resnet_v1` for the result."""
+    blocks = resnet.four_blocks(resnet_v1_block, (3, 8, 36, 3), min_base_depth, depth_multiplier)
+    last = store_non_strided_activations, reuse, scope
+    return resnet_v1(inputs, blocks, num_classes, is_training, global_pool, output_stride, True, spatial_squeeze, *last)
+
+
+def resnet_v1_200(
+    inputs: Tensor,
+    num_classes: int | None = None,
+    is_training: bool | None = True,
+    global_pool: bool = True,
+    output_stride: int | None = None,
+    store_non_strided_activations: bool = False,
+    spatial_squeeze: bool = True,
+    min_base_depth: int = 8,
+    depth_multiplier: float = 1,
+    reuse: bool | None = None,
+    scope: str | None = "resnet_v1_200",
+) -> Network:
+    """ResNet-200 of [2]. See `resnet_v1` and `resnet.four_blocks` for the arguments, `resnet_v1` for the result."""
+    blocks = resnet.four_blocks(resnet_v1_block, (3, 24, 36, 3), min_base_depth, depth_multiplier)
+    last = store_non_strided_activations, reuse, scope
+    return resnet_v1(inputs, blocks, num_classes, is_training, global_pool, output_stride, True, spatial_squeeze, *last)
+
+
+_function: Any
+for _function in (resnet_v1, resnet_v1_50, resnet_v1_101, resnet_v1_152, resnet_v1_200):
+    _function.default_image_size = 224

@@ -1,26 +1,25 @@
 """DeepLab's variants of ResNet v1 in TF-Slim.
 
 Same names, arguments, scopes and end points as `research/deeplab/core/resnet_v1_beta.py` in tensorflow/models, without
-`sync_batch_norm_method`, `root_depth_multiplier` and weight standardization. `spatial_squeeze` and the end point
-`global_pool` are those of `slimport.nets.resnet_v1`.
+`sync_batch_norm_method` and weight standardization. `spatial_squeeze` and the end point `global_pool` are those of
+`slimport.nets.resnet_v1`.
 
 The 'beta' networks begin with three 3x3 convolutions in the place of one 7x7, and `multi_grid` gives each unit of the
-last block an atrous rate of its own (arXiv:1706.05587).
+last block an atrous rate of its own (arXiv:1706.05587). It is a ValueError if it has more or fewer rates than that
+block has units. The other arguments of the networks that have a name are those of `resnet_v1_beta`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import tensorflow.compat.v1 as tf
 import tf_slim as slim
 
-from slimport import spec
-from slimport.named import given
 from slimport.nets import resnet, resnet_utils, resnet_v1
+from slimport.nets.resnet import Network
 from slimport.nets.resnet_utils import Tensor
 
 arg_scope = resnet_arg_scope = resnet_utils.resnet_arg_scope
@@ -81,10 +80,13 @@ def lite_bottleneck(
 
 def root_block_fn_for_beta_variant(net: Tensor, depth_multiplier: float = 1.0) -> Tensor:
     """The three 3x3 convolutions before `pool1`, of 64, 64 and 128 channels times the multiplier."""
-    return _root(net, [int(depth * depth_multiplier) for depth in spec.ResNetV1Beta.root_depths])
+    return _root(net, [int(depth * depth_multiplier) for depth in (64, 64, 128)])
 
 
 def _root(net: Tensor, depths: Sequence[int]) -> Tensor:
+    """The convolutions before `pool1`: a single one is 7x7, several are 3x3; the first has the stride."""
+    if len(depths) == 1:
+        return resnet_utils.conv2d_same(net, depths[0], 7, stride=2, scope="conv1")
     for number, depth in enumerate(depths, start=1):
         net = resnet_utils.conv2d_same(net, depth, 3, stride=2 if number == 1 else 1, scope=f"conv1_{number}")
     return net
@@ -101,13 +103,12 @@ def resnet_v1_beta(
     reuse: bool | None = None,
     scope: str | None = None,
     spatial_squeeze: bool = False,
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> Network:
     """Generator of DeepLab's v1 ResNets; arguments and results as of `resnet_v1.resnet_v1`.
 
     Args:
       root_block_fn: the convolutions before `pool1`; None is the 7x7 of `resnet_v1`.
     """
-    seven = partial(resnet_utils.conv2d_same, num_outputs=64, kernel_size=7, stride=2, scope="conv1")
     return resnet.resnet(
         inputs,
         blocks,
@@ -120,45 +121,77 @@ def resnet_v1_beta(
         scope,
         default_scope="resnet_v1",
         units=[bottleneck, lite_bottleneck],
-        root=root_block_fn or seven,
+        root=root_block_fn or partial(_root, depths=(64,)),
     )
-
-
-def _block(block: spec.Block, lite: bool) -> resnet_utils.Block:
-    if lite:
-        args = [{"depth": u.depth, "stride": u.stride, "unit_rate": u.rate} for u in block.units]
-        return resnet_utils.Block(block.scope, lite_bottleneck, args)
-    described = resnet_utils.blocks_of([block], bottleneck)[0]
-    args = [{**arg, "unit_rate": unit.rate} for arg, unit in zip(described.args, block.units, strict=True)]
-    return described._replace(args=args)
 
 
 def resnet_v1_beta_block(scope: str, base_depth: int, num_units: int, stride: int) -> resnet_utils.Block:
     """A bottleneck block of depth 4 * base_depth whose stride sits in its last unit."""
-    return _block(spec.bottleneck_block(scope, base_depth, num_units, stride), lite=False)
+    return resnet.bottleneck_block(bottleneck, scope, base_depth, num_units, stride, unit_rate=1)
 
 
 def resnet_v1_small_beta_block(scope: str, base_depth: int, num_units: int, stride: int) -> resnet_utils.Block:
     """A block of `lite_bottleneck`s of depth base_depth whose stride sits in its last unit."""
-    return _block(spec.lite_block(scope, base_depth, num_units, stride), lite=True)
+    unit = {"depth": base_depth, "stride": 1, "unit_rate": 1}
+    return resnet_utils.Block(scope, lite_bottleneck, [unit] * (num_units - 1) + [{**unit, "stride": stride}])
+
+
+def _with_rates(blocks: Sequence[resnet_utils.Block], multi_grid: Sequence[int] | None) -> list[resnet_utils.Block]:
+    """Blocks with these rates for the units of the last; None is a rate of 1.
+
+    Raises:
+      ValueError: the rates are not as many as the units.
+    """
+    *before, last = blocks
+    rates = [1] * len(last.args) if multi_grid is None else multi_grid
+    if len(rates) != len(last.args):
+        raise ValueError(f"multi_grid needs {len(last.args)} rates, one for each unit of {last.scope}")
+    args = [{**unit, "unit_rate": rate} for unit, rate in zip(last.args, rates, strict=True)]
+    return [*before, last._replace(args=args)]
 
 
 def build(
-    network: spec.ResNetV1Beta,
+    network: Any,
     inputs: Tensor,
     *,
     global_pool: bool = False,
     multi_grid: Sequence[int] | None = None,
     **arguments: Any,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The graph of a network description; the other arguments are those of `resnet_v1_beta`."""
-    blocks = [_block(block, network.lite) for block in network.with_multi_grid(multi_grid).blocks]
-    root = None if len(network.root_depths) == 1 else partial(_root, depths=network.root_depths)
-    return resnet_v1_beta(inputs, blocks, network.num_classes, global_pool=global_pool, root_block_fn=root, **arguments)
+) -> Network:
+    """The graph of a network description.
+
+    Args:
+      network: has `blocks` (each with a `scope` and `units`, which have `depth`, `depth_bottleneck`, `stride` and
+        `rate`), `num_classes`, `root_depths` (those of `conv1_1` and its successors, or the one of `conv1`) and `lite`
+        (whether the units are `lite_bottleneck`s).
+      inputs: [batch, height, width, channels].
+      global_pool: as of `resnet_v1_beta`.
+      multi_grid: a rate for each unit of the last block; None is a rate of 1.
+      arguments: the other arguments of `resnet_v1_beta`.
+
+    Raises:
+      ValueError: the rates are not as many as the units, or the output stride is not valid.
+    """
+    names = ("depth", "stride") if network.lite else ("depth", "depth_bottleneck", "stride")
+    blocks = [
+        resnet_utils.Block(
+            block.scope,
+            lite_bottleneck if network.lite else bottleneck,
+            [{**{name: getattr(unit, name) for name in names}, "unit_rate": unit.rate} for unit in block.units],
+        )
+        for block in network.blocks
+    ]
+    return resnet_v1_beta(
+        inputs,
+        _with_rates(blocks, multi_grid),
+        network.num_classes,
+        global_pool=global_pool,
+        root_block_fn=partial(_root, depths=network.root_depths),
+        **arguments,
+    )
 
 
-def _of_depth(
-    network: spec.ResNetV1Beta,
+def resnet_v1_18(
     inputs: Tensor,
     num_classes: int | None = None,
     is_training: bool | None = None,
@@ -166,39 +199,87 @@ def _of_depth(
     output_stride: int | None = None,
     multi_grid: Sequence[int] | None = None,
     reuse: bool | None = None,
-    scope: str | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """A network of DeepLab's with any number of classes, by default none.
-
-    Args:
-      network: the description.
-      inputs: [batch, height, width, channels].
-      multi_grid: a rate for each unit of the last block; None is a rate of 1. The others as of `resnet_v1_beta`.
-
-    Raises:
-      ValueError: the rates are not as many as the units, or the output stride is not valid.
-    """
-    return build(
-        replace(network, num_classes=num_classes),
-        inputs,
-        is_training=is_training,
-        global_pool=global_pool,
-        output_stride=output_stride,
-        multi_grid=multi_grid,
-        reuse=reuse,
-        scope=scope,
-    )
+    scope: str | None = "resnet_v1_18",
+) -> Network:
+    """The network of 18 layers, of `lite_bottleneck`s."""
+    blocks = _with_rates(resnet.four_blocks(resnet_v1_small_beta_block, (2, 2, 2, 2)), multi_grid)
+    return resnet_v1_beta(inputs, blocks, num_classes, is_training, global_pool, output_stride, None, reuse, scope)
 
 
-def _named(name: str, network: spec.ResNetV1Beta) -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
-    return given(name, _of_depth, {"network": network}, scope=name.removesuffix("_beta"))
+def resnet_v1_18_beta(
+    inputs: Tensor,
+    num_classes: int | None = None,
+    is_training: bool | None = None,
+    global_pool: bool = False,
+    output_stride: int | None = None,
+    multi_grid: Sequence[int] | None = None,
+    root_depth_multiplier: float = 0.25,
+    reuse: bool | None = None,
+    scope: str | None = "resnet_v1_18",
+) -> Network:
+    """`resnet_v1_18` with three 3x3 convolutions as its root: `root_block_fn_for_beta_variant`."""
+    blocks = _with_rates(resnet.four_blocks(resnet_v1_small_beta_block, (2, 2, 2, 2)), multi_grid)
+    root = partial(root_block_fn_for_beta_variant, depth_multiplier=root_depth_multiplier)
+    return resnet_v1_beta(inputs, blocks, num_classes, is_training, global_pool, output_stride, root, reuse, scope)
 
 
-_NAMED = spec.ResNetV1Beta.named()
-resnet_v1_18 = _named("resnet_v1_18", _NAMED["resnet_v1_18"])
-resnet_v1_18_beta = _named("resnet_v1_18_beta", _NAMED["resnet_v1_18_beta"])
-# ResNets v1 of slim's, to which only `multi_grid` is added.
-resnet_v1_50 = _named("resnet_v1_50", replace(_NAMED["resnet_v1_50_beta"], root_depths=(64,)))
-resnet_v1_50_beta = _named("resnet_v1_50_beta", _NAMED["resnet_v1_50_beta"])
-resnet_v1_101 = _named("resnet_v1_101", replace(_NAMED["resnet_v1_101_beta"], root_depths=(64,)))
-resnet_v1_101_beta = _named("resnet_v1_101_beta", _NAMED["resnet_v1_101_beta"])
+def resnet_v1_50(
+    inputs: Tensor,
+    num_classes: int | None = None,
+    is_training: bool | None = None,
+    global_pool: bool = False,
+    output_stride: int | None = None,
+    multi_grid: Sequence[int] | None = None,
+    reuse: bool | None = None,
+    scope: str | None = "resnet_v1_50",
+) -> Network:
+    """Slim's ResNet-50, to which only `multi_grid` is added."""
+    blocks = _with_rates(resnet.four_blocks(resnet_v1_beta_block, (3, 4, 6, 3)), multi_grid)
+    return resnet_v1_beta(inputs, blocks, num_classes, is_training, global_pool, output_stride, None, reuse, scope)
+
+
+def resnet_v1_50_beta(
+    inputs: Tensor,
+    num_classes: int | None = None,
+    is_training: bool | None = None,
+    global_pool: bool = False,
+    output_stride: int | None = None,
+    multi_grid: Sequence[int] | None = None,
+    reuse: bool | None = None,
+    scope: str | None = "resnet_v1_50",
+) -> Network:
+    """`resnet_v1_50` with three 3x3 convolutions as its root."""
+    blocks = _with_rates(resnet.four_blocks(resnet_v1_beta_block, (3, 4, 6, 3)), multi_grid)
+    root = root_block_fn_for_beta_variant
+    return resnet_v1_beta(inputs, blocks, num_classes, is_training, global_pool, output_stride, root, reuse, scope)
+
+
+def resnet_v1_101(
+    inputs: Tensor,
+    num_classes: int | None = None,
+    is_training: bool | None = None,
+    global_pool: bool = False,
+    output_stride: int | None = None,
+    multi_grid: Sequence[int] | None = None,
+    reuse: bool | None = None,
+    scope: str | None = "resnet_v1_101",
+) -> Network:
+    """Slim's ResNet-101, to which only `multi_grid` is added."""
+    blocks = _with_rates(resnet.four_blocks(resnet_v1_beta_block, (3, 4, 23, 3)), multi_grid)
+    return resnet_v1_beta(inputs, blocks, num_classes, is_training, global_pool, output_stride, None, reuse, scope)
+
+
+def resnet_v1_101_beta(
+    inputs: Tensor,
+    num_classes: int | None = None,
+    is_training: bool | None = None,
+    global_pool: bool = False,
+    output_stride: int | None = None,
+    multi_grid: Sequence[int] | None = None,
+    reuse: bool | None = None,
+    scope: str | None = "resnet_v1_101",
+) -> Network:
+    """`resnet_v1_101` with three 3x3 convolutions as its root."""
+    blocks = _with_rates(resnet.four_blocks(resnet_v1_beta_block, (3, 4, 23, 3)), multi_grid)
+    root = root_block_fn_for_beta_variant
+    return resnet_v1_beta(inputs, blocks, num_classes, is_training, global_pool, output_stride, root, reuse, scope)

@@ -21,9 +21,8 @@ from typing import Any
 import tensorflow.compat.v1 as tf
 import tf_slim as slim
 
-from slimport import spec
-from slimport.named import given
 from slimport.nets import resnet, resnet_utils
+from slimport.nets.resnet import Network
 from slimport.nets.resnet_utils import Tensor
 
 arg_scope = resnet_arg_scope = resnet_utils.resnet_arg_scope
@@ -83,7 +82,7 @@ def resnet_v2(
     spatial_squeeze: bool = True,
     reuse: bool | None = None,
     scope: str | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> Network:
     """Generator of v2 (preactivation) ResNets.
 
     For dense prediction, sides that are multiples of 32 plus 1 (321, say) align the corners of the features with those
@@ -137,12 +136,82 @@ def resnet_v2(
     )
 
 
-resnet_v2.default_image_size = spec.NETWORKS["resnet_v2_50"].default_image_size  # type: ignore[attr-defined]
-
-
 build = partial(resnet.build, bottleneck, resnet_v2)
-resnet_v2_block = given("resnet_v2_block", resnet.bottleneck_block, {"unit_fn": bottleneck})
-resnet_v2_50 = resnet.named("resnet_v2_50", bottleneck, resnet_v2)
-resnet_v2_101 = resnet.named("resnet_v2_101", bottleneck, resnet_v2)
-resnet_v2_152 = resnet.named("resnet_v2_152", bottleneck, resnet_v2)
-resnet_v2_200 = resnet.named("resnet_v2_200", bottleneck, resnet_v2)
+
+
+def resnet_v2_block(scope: str, base_depth: int, num_units: int, stride: int) -> resnet_utils.Block:
+    """A block of bottleneck units of depth 4 * base_depth whose stride sits in its last unit."""
+    return resnet.bottleneck_block(bottleneck, scope, base_depth, num_units, stride)
+
+
+def resnet_v2_50(
+    inputs: Tensor,
+    num_classes: int | None = None,
+    is_training: bool = True,
+    global_pool: bool = True,
+    output_stride: int | None = None,
+    spatial_squeeze: bool = True,
+    reuse: bool | None = None,
+    scope: str | None = "resnet_v2_50",
+) -> Network:
+    """ResNet-50 of [1]. See `resnet_v2` for the arguments and the result."""
+    blocks = resnet.four_blocks(resnet_v2_block, (3, 4, 6, 3))
+    return resnet_v2(
+        inputs, blocks, num_classes, is_training, global_pool, output_stride, True, spatial_squeeze, reuse, scope
+    )
+
+
+def resnet_v2_101(
+    inputs: Tensor,
+    num_classes: int | None = None,
+    is_training: bool = True,
+    global_pool: bool = True,
+    output_stride: int | None = None,
+    spatial_squeeze: bool = True,
+    reuse: bool | None = None,
+    scope: str | None = "resnet_v2_101",
+) -> Network:
+    """ResNet-101 of [1]. See `resnet_v2` for the arguments and the result."""
+    blocks = resnet.four_blocks(resnet_v2_block, (3, 4, 23, 3))
+    return resnet_v2(
+        inputs, blocks, num_classes, is_training, global_pool, output_stride, True, spatial_squeeze, reuse, scope
+    )
+
+
+def resnet_v2_152(
+    inputs: Tensor,
+    num_classes: int | None = None,
+    is_training: bool = True,
+    global_pool: bool = True,
+    output_stride: int | None = None,
+    spatial_squeeze: bool = True,
+    reuse: bool | None = None,
+    scope: str | None = "resnet_v2_152",
+) -> Network:
+    """ResNet-152 of [1]. See `resnet_v2` for the arguments and the result."""
+    blocks = resnet.four_blocks(resnet_v2_block, (3, 8, 36, 3))
+    return resnet_v2(
+        inputs, blocks, num_classes, is_training, global_pool, output_stride, True, spatial_squeeze, reuse, scope
+    )
+
+
+def resnet_v2_200(
+    inputs: Tensor,
+    num_classes: int | None = None,
+    is_training: bool = True,
+    global_pool: bool = True,
+    output_stride: int | None = None,
+    spatial_squeeze: bool = True,
+    reuse: bool | None = None,
+    scope: str | None = "resnet_v2_200",
+) -> Network:
+    """ResNet-200 of [2]. See `resnet_v2` for the arguments and the result."""
+    blocks = resnet.four_blocks(resnet_v2_block, (3, 24, 36, 3))
+    return resnet_v2(
+        inputs, blocks, num_classes, is_training, global_pool, output_stride, True, spatial_squeeze, reuse, scope
+    )
+
+
+_function: Any
+for _function in (resnet_v2, resnet_v2_50, resnet_v2_101, resnet_v2_152, resnet_v2_200):
+    _function.default_image_size = 224

@@ -10,16 +10,15 @@ Karen Simonyan, Andrew Zisserman. Very Deep Convolutional Networks for Large-Sca
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow.compat.v1 as tf
 import tf_slim as slim
 
-from slimport import spec
-from slimport.named import given
-
 Tensor = Any
+Network = tuple[Tensor, dict[str, Tensor]]
+"""The network's output, and its end points by name."""
 
 
 def vgg_arg_scope(weight_decay: float = 0.0005) -> Any:
@@ -40,8 +39,8 @@ arg_scope = vgg_arg_scope
 
 
 def vgg(
-    network: spec.VGG,
     inputs: Tensor,
+    blocks: Sequence[tuple[int, int]],
     num_classes: int | None = 1000,
     is_training: bool = True,
     dropout_keep_prob: float = 0.5,
@@ -50,12 +49,15 @@ def vgg(
     scope: str | None = None,
     fc_conv_padding: str = "VALID",
     global_pool: bool = False,
-) -> tuple[Tensor, dict[str, Tensor]]:
+    *,
+    fc_depths: Sequence[int] = (4096, 4096),
+    default_scope: str = "vgg",
+) -> Network:
     """A VGG of any blocks, whose fully connected layers are convolutions.
 
     Args:
-      network: the description, whose number of classes is not looked at.
       inputs: [batch, height, width, channels]; 224x224 for classification.
+      blocks: the depth and the number of the 3x3 convolutions before each pooling.
       num_classes: number of classes; 0 or None returns what the last layer, `fc8`, would take.
       is_training: whether dropout drops.
       dropout_keep_prob: the probability that an activation is kept.
@@ -64,21 +66,23 @@ def vgg(
       scope: optional variable scope.
       fc_conv_padding: of `fc6`, which is 7x7: VALID makes the map of logits (side / 32) - 6, SAME side / 32.
       global_pool: whether what `fc8` takes is averaged over height and width, which VGG itself does not do.
+      fc_depths: of `fc6` and `fc7`.
+      default_scope: the scope where `scope` is None.
 
     Returns:
       net: logits, or what they would be computed from.
       end_points: from names of parts of the network to their activations.
     """
-    with tf.variable_scope(scope, network.name, [inputs], reuse=reuse) as sc:
+    with tf.variable_scope(scope, default_scope, [inputs], reuse=reuse) as sc:
         collection = sc.original_name_scope + "_end_points"
         with slim.arg_scope([slim.conv2d, slim.fully_connected, slim.max_pool2d], outputs_collections=collection):
             net = inputs
-            for number, block in enumerate(network.blocks, start=1):
-                net = slim.repeat(net, block.repetitions, slim.conv2d, block.depth, [3, 3], scope=f"conv{number}")
+            for number, (depth, repetitions) in enumerate(blocks, start=1):
+                net = slim.repeat(net, repetitions, slim.conv2d, depth, [3, 3], scope=f"conv{number}")
                 net = slim.max_pool2d(net, [2, 2], scope=f"pool{number}")
-            net = slim.conv2d(net, network.fc_depths[0], [7, 7], padding=fc_conv_padding, scope="fc6")
+            net = slim.conv2d(net, fc_depths[0], [7, 7], padding=fc_conv_padding, scope="fc6")
             net = slim.dropout(net, dropout_keep_prob, is_training=is_training, scope="dropout6")
-            net = slim.conv2d(net, network.fc_depths[1], [1, 1], scope="fc7")
+            net = slim.conv2d(net, fc_depths[1], [1, 1], scope="fc7")
             end_points = slim.utils.convert_collection_to_dict(collection)
             if global_pool:
                 net = tf.reduce_mean(net, [1, 2], keepdims=True, name="global_pool")
@@ -92,18 +96,83 @@ def vgg(
             return net, end_points
 
 
-def build(network: spec.VGG, inputs: Tensor, **arguments: Any) -> tuple[Tensor, dict[str, Tensor]]:
-    """The graph of a network description; `arguments` are those of `vgg`."""
-    return vgg(network, inputs, network.num_classes, **arguments)
+def build(network: Any, inputs: Tensor, **arguments: Any) -> Network:
+    """The graph of a network description.
+
+    Args:
+      network: has a `name`, `blocks` (each with a `depth` and `repetitions`), `fc_depths` and `num_classes`.
+      inputs: [batch, height, width, channels].
+      arguments: the other arguments of `vgg`.
+    """
+    blocks = [(block.depth, block.repetitions) for block in network.blocks]
+    fixed = {"fc_depths": network.fc_depths, "default_scope": network.name}
+    return vgg(inputs, blocks, network.num_classes, **fixed, **arguments)
 
 
-def _named(name: str) -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
-    network = spec.VGG.named()[name]
-    function = given(name, vgg, {"network": network}, scope=name)
-    function.default_image_size = network.default_image_size  # type: ignore[attr-defined]
-    return function
+def _column(*repetitions: int) -> list[tuple[int, int]]:
+    """The blocks of a column of Table 1 of arXiv:1409.1556."""
+    return list(zip((64, 128, 256, 512, 512), repetitions, strict=True))
 
 
-vgg_a = _named("vgg_a")
-vgg_16 = vgg_d = _named("vgg_16")
-vgg_19 = vgg_e = _named("vgg_19")
+def vgg_a(
+    inputs: Tensor,
+    num_classes: int | None = 1000,
+    is_training: bool = True,
+    dropout_keep_prob: float = 0.5,
+    spatial_squeeze: bool = True,
+    reuse: bool | None = None,
+    scope: str | None = "vgg_a",
+    fc_conv_padding: str = "VALID",
+    global_pool: bool = False,
+) -> Network:
+    """Column A. See `vgg` for the arguments and the result."""
+    blocks = _column(1, 1, 2, 2, 2)
+    last = reuse, scope, fc_conv_padding, global_pool
+    return vgg(
+        inputs, blocks, num_classes, is_training, dropout_keep_prob, spatial_squeeze, *last, default_scope="vgg_a"
+    )
+
+
+def vgg_16(
+    inputs: Tensor,
+    num_classes: int | None = 1000,
+    is_training: bool = True,
+    dropout_keep_prob: float = 0.5,
+    spatial_squeeze: bool = True,
+    reuse: bool | None = None,
+    scope: str | None = "vgg_16",
+    fc_conv_padding: str = "VALID",
+    global_pool: bool = False,
+) -> Network:
+    """Column D. See `vgg` for the arguments and the result."""
+    blocks = _column(2, 2, 3, 3, 3)
+    last = reuse, scope, fc_conv_padding, global_pool
+    return vgg(
+        inputs, blocks, num_classes, is_training, dropout_keep_prob, spatial_squeeze, *last, default_scope="vgg_16"
+    )
+
+
+def vgg_19(
+    inputs: Tensor,
+    num_classes: int | None = 1000,
+    is_training: bool = True,
+    dropout_keep_prob: float = 0.5,
+    spatial_squeeze: bool = True,
+    reuse: bool | None = None,
+    scope: str | None = "vgg_19",
+    fc_conv_padding: str = "VALID",
+    global_pool: bool = False,
+) -> Network:
+    """Column E. See `vgg` for the arguments and the result."""
+    blocks = _column(2, 2, 4, 4, 4)
+    last = reuse, scope, fc_conv_padding, global_pool
+    return vgg(
+        inputs, blocks, num_classes, is_training, dropout_keep_prob, spatial_squeeze, *last, default_scope="vgg_19"
+    )
+
+
+vgg_d = vgg_16
+vgg_e = vgg_19
+_function: Any
+for _function in (vgg_a, vgg_16, vgg_19):
+    _function.default_image_size = 224

@@ -1,33 +1,85 @@
-"""TF-Slim's layers in PyTorch: the same arithmetic, padding and variable names. Tensors are NCHW."""
+"""TF-Slim's layers in PyTorch: the same arithmetic, padding and variable names. Tensors are NCHW.
+
+A layer is made from its node in a graph and the channels of its inputs. Its BatchNorm, its activation, and what a
+network puts under its scope are its children, and run behind it in their order.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+import operator
+from collections.abc import Callable
+from functools import reduce
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slimport import spec
+from slimport.graph import ACTIVATIONS, Node, Sides
 
 
-class BatchNorm(nn.BatchNorm2d):
-    """`slim.batch_norm` as `resnet_arg_scope` sets it. PyTorch's momentum is 1 - decay.
+class _Layer(nn.Module):
+    """A module whose children follow it."""
+
+    def _follow(self, node: Node) -> None:
+        """Makes the layer's BatchNorm and activation its children, under the scopes that slim gives them."""
+        self.initializer = node.attributes.get("initializer")
+        self.biases_initializer = node.attributes.get("biases_initializer", 0.0)
+        if node.op != "batch_norm" and (norm := node.normalizer) is not None:
+            self.add_module("BatchNorm", BatchNorm(node.channels, **norm))
+        if node.activation:
+            self.add_module(ACTIVATIONS[node.activation], _ACTIVATIONS[node.activation]())
+
+    def _followed(self, net: Tensor) -> Tensor:
+        for follower in self._modules.values():
+            net = follower(net)  # type: ignore[misc]
+        return net
+
+
+class BatchNorm(_Layer, nn.BatchNorm2d):
+    """`slim.batch_norm`, of [batch, channels] too. PyTorch's momentum is 1 - decay.
 
     moving_variance: which variance of a batch the moving average takes: `unbiased`, as TensorFlow's fused BatchNorm,
       which slim runs wherever it can, and PyTorch do; or `biased`, as TensorFlow's unfused one and Keras do. The batch
       itself is always normalized by the biased one.
+
+    Args:
+      scale: whether there is a gamma, PyTorch's `weight`.
+      center: whether there is a beta, PyTorch's `bias`.
     """
 
     moving_variance: Literal["unbiased", "biased"] = "unbiased"
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=spec.BATCH_NORM_EPSILON, momentum=1 - spec.BATCH_NORM_DECAY)
+    def __init__(self, channels: int, decay: float, epsilon: float, scale: bool, center: bool) -> None:
+        super().__init__(channels, eps=epsilon, momentum=1 - decay)
+        if not scale:
+            self.register_parameter("weight", None)
+        if not center:
+            self.register_parameter("bias", None)
+
+    @classmethod
+    def of(cls, node: Node, *_: int) -> BatchNorm:
+        """The layer of a node."""
+        settings = {key: node.attributes[key] for key in ("decay", "epsilon", "scale", "center")}
+        layer = cls(node.channels, **settings)
+        layer._follow(node)
+        return layer
+
+    def reset_parameters(self) -> None:
+        self.reset_running_stats()
+        if self.weight is not None:
+            nn.init.ones_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - the name in nn.BatchNorm2d
+        if input.dim() not in (2, 4):
+            raise ValueError(f"BatchNorm needs a tensor of 2 or 4 axes, not {input.dim()}")
 
     def forward(self, inputs: Tensor) -> Tensor:
         if self.moving_variance == "unbiased" or not self.training:
-            return super().forward(inputs)
+            return self._followed(super().forward(inputs))
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.momentum is not None
@@ -38,76 +90,341 @@ class BatchNorm(nn.BatchNorm2d):
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(unbiased * ((count - 1) / count), self.momentum)
+        return self._followed(net)
+
+
+def same_padding(side: Any, kernel_size: int, stride: int, rate: int = 1) -> tuple[Any, Any]:
+    """What TensorFlow's SAME puts before and after a side: the odd one after.
+
+    Args:
+      side: a number, or a symbol in a program that is exported for any height and width.
+    """
+    extent = rate * (kernel_size - 1) + 1
+    total = ((side + stride - 1) // stride - 1) * stride + extent - side
+    # Only a kernel that is smaller than its stride can have a negative one, which is none.
+    total = total if extent >= stride else torch.sym_max(total, 0)  # type: ignore[no-untyped-call]
+    return total // 2, total - total // 2
+
+
+def _is_number(*sides: Any) -> bool:
+    return all(type(side) is int for side in sides)
+
+
+class _Convolution(_Layer, nn.Conv2d):
+    """A convolution with TensorFlow's padding: PyTorch's where it is alike on both sides at any size."""
+
+    def __init__(self, node: Node, depth_in: int, depth: int, groups: int = 1, *, bias: bool) -> None:
+        kernel_size, strides, rate = (node.attributes[name] for name in ("kernel_size", "strides", "rate"))
+        padding = node.attributes["padding"]
+        extents = [by * (side - 1) + 1 for by, side in zip(rate, kernel_size, strict=True)]
+        self_padding: tuple[int, int] = (0, 0)
+        self.pads: Literal["SAME"] | tuple[Sides, Sides] | None = None
+        if padding == "SAME":
+            if all(extent == 1 or (extent % 2 and by == 1) for extent, by in zip(extents, strides, strict=True)):
+                self_padding = extents[0] // 2, extents[1] // 2
+            else:
+                self.pads = "SAME"
+        elif padding != "VALID":
+            if all(before == after for before, after in padding):
+                self_padding = padding[0][0], padding[1][0]
+            else:
+                self.pads = padding
+        super().__init__(depth_in, depth, kernel_size, strides, self_padding, rate, groups, bias)
+
+    def _padded(self, inputs: Tensor) -> Tensor:
+        if self.pads is None:
+            return inputs
+        sizes = zip(inputs.shape[2:], self.kernel_size, self.stride, self.dilation, strict=True)
+        pads = [same_padding(*size) for size in sizes] if self.pads == "SAME" else self.pads
+        (top, bottom), (left, right) = pads
+        return F.pad(inputs, (left, right, top, bottom))
+
+
+class Conv2d(_Convolution):
+    """`slim.conv2d`."""
+
+    def __init__(self, node: Node, depth_in: int) -> None:
+        super().__init__(node, depth_in, node.channels, bias=node.attributes["biases"])
+        self._follow(node)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self._followed(self._conv_forward(self._padded(inputs), self.weight, self.bias))
+
+
+class SeparableConv2d(_Convolution):
+    """`slim.separable_conv2d`: `weight` is the depthwise kernel, `pointwise_weight` the pointwise one, if any."""
+
+    def __init__(self, node: Node, depth_in: int) -> None:
+        depth = depth_in * node.attributes["depth_multiplier"]
+        super().__init__(node, depth_in, depth, depth_in, bias=False)
+        self.pointwise_weight: nn.Parameter | None = None
+        if node.attributes["pointwise"]:
+            self.pointwise_weight = nn.Parameter(torch.empty(node.channels, depth, 1, 1))
+            nn.init.kaiming_uniform_(self.pointwise_weight, a=math.sqrt(5))
+        if node.attributes["biases"]:
+            self.bias = nn.Parameter(torch.zeros(node.channels))
+        self._follow(node)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        inputs = self._padded(inputs)
+        if self.pointwise_weight is None:
+            return self._followed(self._conv_forward(inputs, self.weight, self.bias))
+        net = self._conv_forward(inputs, self.weight, None)
+        return self._followed(F.conv2d(net, self.pointwise_weight, self.bias))
+
+
+class Conv2dTranspose(_Layer, nn.ConvTranspose2d):
+    """`slim.conv2d_transpose`: the gradient of a convolution, with TensorFlow's padding of that convolution."""
+
+    def __init__(self, node: Node, depth_in: int) -> None:
+        a = node.attributes
+        super().__init__(depth_in, node.channels, a["kernel_size"], a["strides"], bias=a["biases"])
+        self.same = a["padding"] == "SAME"
+        self._follow(node)
+
+    def forward(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
+        net = F.conv_transpose2d(inputs, self.weight, None, self.stride)
+        pads = []
+        for kernel_size, stride in zip(self.kernel_size, self.stride, strict=True):
+            more = kernel_size - stride
+            # Of the whole gradient, SAME keeps `stride` times the input's side; a small kernel leaves zeros at the end.
+            before = more // 2 if self.same and more > 0 else 0
+            pads.append((-before, before - more if self.same or more < 0 else 0))
+        if any(pad != (0, 0) for pad in pads):
+            net = F.pad(net, (*pads[1], *pads[0]))
+        return self._followed(net if self.bias is None else net + self.bias[:, None, None])
+
+
+class FullyConnected(_Layer, nn.Linear):
+    """`slim.fully_connected`, of [batch, channels]."""
+
+    def __init__(self, node: Node, depth_in: int) -> None:
+        super().__init__(depth_in, node.channels, bias=node.attributes["biases"])
+        self._follow(node)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self._followed(super().forward(inputs))
+
+
+class _Operation(_Layer):
+    """A layer without variables; `node` stays, for its attributes."""
+
+    def __init__(self, node: Node, *_: int) -> None:
+        super().__init__()
+        self.node = node
+        self._follow(node)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self._followed(self._compute(*inputs))
+
+    def _compute(self, *inputs: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self.node.attributes.items() if value)
+
+
+class _Pool(_Operation):
+    def __init__(self, node: Node, *_: int) -> None:
+        super().__init__(node)
+        self.kernel_size: Sides = node.attributes["kernel_size"]
+        self.strides: Sides = node.attributes["strides"]
+        self.same = node.attributes["padding"] == "SAME"
+        self.clipped: bool = node.attributes["clipped"]
+
+    def _pads(self, inputs: Tensor) -> list[tuple[Any, Any]]:
+        sizes = zip(inputs.shape[2:], self.kernel_size, self.strides, strict=True)
+        return [same_padding(*size) if self.same else (0, 0) for size in sizes]
+
+
+class MaxPool2d(_Pool):
+    """`slim.max_pool2d`; SAME pads with minus infinity."""
+
+    def _compute(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
+        if self.kernel_size == (1, 1):
+            # Slim's subsample, without a copy.
+            return inputs[:, :, :: self.strides[0], :: self.strides[1]]
+        (top, bottom), (left, right) = self._pads(inputs)
+        hangs = (top, left) != (bottom, right)
+        if _is_number(top, left) and not (hangs and 1 in self.strides):
+            # A window that hangs over the end (`ceil_mode`) is the trailing padding, where it is one more than the
+            # leading one. PyTorch's own padding costs no copy.
+            return F.max_pool2d(inputs, self.kernel_size, self.strides, padding=(top, left), ceil_mode=hangs)
+        padded = F.pad(inputs, (left, right, top, bottom), value=-math.inf)
+        return F.max_pool2d(padded, self.kernel_size, self.strides)
+
+
+class AvgPool2d(_Pool):
+    """`slim.avg_pool2d`: what SAME pads is not averaged; `clipped`, the kernel shrinks to a smaller map."""
+
+    def _compute(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
+        height, width = inputs.shape[2:]
+        if self.clipped:
+            if isinstance(height, Tensor) and isinstance(width, Tensor):
+                # torch.jit.trace, which takes sizes for tensors.
+                height, width = int(height), int(width)
+            if not _is_number(height, width):
+                return self._clipped_to_symbols(inputs)
+            kernel_size = min(height, self.kernel_size[0]), min(width, self.kernel_size[1])
+            return F.avg_pool2d(inputs, kernel_size, self.strides)
+        if self.same and self.strides == (1, 1) and all(side % 2 for side in self.kernel_size):
+            # Alike on both sides at any size.
+            pads = self.kernel_size[0] // 2, self.kernel_size[1] // 2
+            return F.avg_pool2d(inputs, self.kernel_size, self.strides, pads, count_include_pad=False)
+        if not self.same:
+            return F.avg_pool2d(inputs, self.kernel_size, self.strides)
+        (top, bottom), (left, right) = self._pads(inputs)
+        pad = (left, right, top, bottom)
+        ones = F.pad(torch.ones_like(inputs[:1, :1]), pad)
+        sums, counts = (F.avg_pool2d(net, self.kernel_size, self.strides) for net in (F.pad(inputs, pad), ones))
+        return sums / counts
+
+    def _clipped_to_symbols(self, inputs: Tensor) -> Tensor:
+        """The same in a program for any height and width: PyTorch's pooling takes a kernel of numbers alone."""
+        net = inputs
+        for axis, kernel_size, stride in zip((2, 3), self.kernel_size, self.strides, strict=True):
+            side = net.shape[axis]
+            extent = torch.sym_min(side, kernel_size)  # type: ignore[no-untyped-call]
+            starts = torch.arange(0, side - extent + 1, stride, device=net.device)[:, None]
+            offsets = torch.arange(side, device=net.device)[None] - starts
+            weights = ((offsets >= 0) & (offsets < extent)).to(net.dtype) / extent
+            net = torch.tensordot(net, weights, dims=([axis], [1])).movedim(-1, axis)
         return net
 
 
-class Conv2d(nn.Conv2d):
-    """`slim.conv2d` or `conv2d_same`: a convolution with bias, or, `normalized`, one with BatchNorm.
+class Mean(_Operation):
+    """The mean over height and width, [batch, channels, 1, 1]."""
 
-    A normalized one is `activated` by ReLU if not said otherwise (slim's `activation_fn=None`), another is not.
-    `conv2d_same` pads alike on both sides at every stride, and slim's SAME at stride 1 does so for odd kernels: both
-    are this one padding. With slim's VALID there is none.
-    """
-
-    def __init__(
-        self,
-        depth_in: int,
-        depth: int,
-        kernel_size: int,
-        stride: int = 1,
-        rate: int = 1,
-        *,
-        normalized: bool = False,
-        activated: bool | None = None,
-        valid: bool = False,
-    ) -> None:
-        padding = 0 if valid else rate * (kernel_size - 1) // 2
-        super().__init__(depth_in, depth, kernel_size, stride, padding, dilation=rate, bias=not normalized)
-        if normalized:
-            # The scope that slim gives a convolution's normalizer.
-            self.BatchNorm = BatchNorm(depth)
-        self.normalized = normalized
-        self.activated = normalized if activated is None else activated
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        net = super().forward(inputs)
-        if self.normalized:
-            net = self.BatchNorm(net)
-        return F.relu(net) if self.activated else net
+    def _compute(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
+        return inputs.mean((2, 3), keepdim=True)
 
 
-def subsample(inputs: Tensor, factor: int) -> Tensor:
-    """Every `factor`-th row and column: [batch, channels, ceil(height / factor), ceil(width / factor)]."""
-    return inputs if factor == 1 else inputs[:, :, ::factor, ::factor]
-
-
-def pool1(inputs: Tensor) -> Tensor:
-    """TensorFlow's 3x3 max pool of stride 2 with SAME padding.
-
-    TensorFlow pads an even side by (0, 1) and an odd one by (1, 1), with minus infinity: a window that hangs over the
-    end (`ceil_mode`) is the trailing 1, and the leading one is the side's parity.
-    """
-    height, width = inputs.shape[2:]
-    if not (type(height) is type(width) is int):
-        # A program that is exported for any height and width: its sides are symbols, and max_pool2d takes a padding of
-        # numbers alone. Its own padding costs no copy.
-        padded = F.pad(inputs, (width % 2, 0, height % 2, 0), value=-math.inf)
-        return F.max_pool2d(padded, 3, 2, ceil_mode=True)
-    return F.max_pool2d(inputs, 3, 2, padding=(height % 2, width % 2), ceil_mode=True)
-
-
-def global_pool(inputs: Tensor) -> Tensor:
-    """The mean over height and width: [batch, channels, 1, 1]."""
-    return inputs.mean((2, 3), keepdim=True)
-
-
-def spatial_squeeze(logits: Tensor) -> Tensor:
-    """[batch, classes, 1, 1] to [batch, classes].
+class Squeeze(_Operation):
+    """[batch, channels, 1, 1] to [batch, channels].
 
     Raises:
       ValueError: the map is not 1x1, as `tf.squeeze` would.
     """
-    height, width = logits.shape[2:]
-    if height != 1 or width != 1:
-        raise ValueError(f"spatial_squeeze needs logits of 1x1, not {height}x{width}: pass spatial_squeeze=False")
-    return logits.flatten(1)
+
+    def _compute(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
+        height, width = inputs.shape[2:]
+        if height != 1 or width != 1:
+            raise ValueError(f"spatial_squeeze needs logits of 1x1, not {height}x{width}: pass spatial_squeeze=False")
+        return inputs.flatten(1)
+
+
+class Flatten(_Operation):
+    """[batch, channels, height, width] to [batch, height * width * channels], as TensorFlow flattens channels last."""
+
+    def _compute(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
+        return inputs.permute(0, 2, 3, 1).flatten(1)
+
+
+class Softmax(_Operation):
+    """Over the channels."""
+
+    def _compute(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
+        return F.softmax(inputs, dim=1)
+
+
+class Dropout(_Operation):
+    """`slim.dropout`: in training, what is kept is divided by `keep_prob`."""
+
+    def _compute(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
+        return F.dropout(inputs, 1 - self.node.attributes["keep_prob"], self.training)
+
+
+class Add(_Operation):
+    """The sum of its inputs."""
+
+    def _compute(self, *inputs: Tensor) -> Tensor:
+        return reduce(operator.add, inputs)
+
+
+class Multiply(_Operation):
+    """The product of its inputs."""
+
+    def _compute(self, *inputs: Tensor) -> Tensor:
+        return reduce(operator.mul, inputs)
+
+
+class Scale(_Operation):
+    """`inputs * factor + offset`."""
+
+    def _compute(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
+        net: Tensor = inputs * self.node.attributes["factor"]
+        return net + self.node.attributes["offset"] if self.node.attributes["offset"] else net
+
+
+class Concat(_Operation):
+    """Its inputs' channels, one after the other."""
+
+    def _compute(self, *inputs: Tensor) -> Tensor:
+        return torch.cat(inputs, 1)
+
+
+class PadChannels(_Operation):
+    """Channels of zeros behind the input's."""
+
+    def _compute(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
+        return F.pad(inputs, (0, 0, 0, 0, 0, self.node.channels - inputs.shape[1]))
+
+
+class Activation(_Operation):
+    """An activation that is a layer of its own: it follows its input."""
+
+    def _compute(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
+        return inputs
+
+
+class HardSigmoid(nn.Module):
+    """MobileNet v3's gate, `relu6(x + 3) * 0.16667` (`research/slim/nets/mobilenet/mobilenet_v3.py`)."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return nn.functional.relu6(inputs + 3) * 0.16667
+
+
+class HardSwish(nn.Module):
+    """MobileNet v3's `x * relu6(x + 3) / 6`, with TensorFlow's float32 of 1 / 6."""
+
+    _SIXTH = 0.1666666716337204
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs * (F.relu6(inputs + 3) * self._SIXTH)
+
+
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "leaky_relu": lambda: nn.LeakyReLU(0.2),
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "softplus": nn.Softplus,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "swish": nn.SiLU,
+    "hard_sigmoid": HardSigmoid,
+    "hard_swish": HardSwish,
+}
+
+LAYERS: dict[str, Callable[..., nn.Module]] = {
+    "conv2d": Conv2d,
+    "separable_conv2d": SeparableConv2d,
+    "conv2d_transpose": Conv2dTranspose,
+    "fully_connected": FullyConnected,
+    "batch_norm": BatchNorm.of,
+    "max_pool2d": MaxPool2d,
+    "avg_pool2d": AvgPool2d,
+    "dropout": Dropout,
+    "add": Add,
+    "multiply": Multiply,
+    "scale": Scale,
+    "concat": Concat,
+    "pad_channels": PadChannels,
+    "mean": Mean,
+    "squeeze": Squeeze,
+    "flatten": Flatten,
+    "softmax": Softmax,
+    "activation": Activation,
+}
+"""The layer of a node's op, made from the node and the channels of its inputs."""

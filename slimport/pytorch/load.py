@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import secrets
@@ -13,15 +12,16 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from slimport import spec
+from slimport import networks
 from slimport.pytorch.network import Network
 
 
-def build(network: spec.Network, **arguments: Any) -> Network:
-    """The port of a network description; `arguments` are those of the family's class (`ResNetV2`, say)."""
-    port = importlib.import_module(f"slimport.pytorch.{network.family}")
-    model: Network = port.build(network, **arguments)
-    return model
+def build(
+    network: networks.Network, *, scope: str | None = None, dtype: torch.dtype | None = None, **arguments: Any
+) -> Network:
+    """The port of a network description. See `Network` for the arguments; `dtype` None is PyTorch's default."""
+    model = Network(network, scope, **arguments)
+    return model if dtype is None else model.to(dtype)
 
 
 def load(path: str | os.PathLike[str], **arguments: Any) -> Network:
@@ -29,7 +29,7 @@ def load(path: str | os.PathLike[str], **arguments: Any) -> Network:
 
     Args:
       path: the file, or a folder of `slimport convert --to huggingface`.
-      arguments: of the family's class, to run the same weights otherwise (`global_pool=False`, `output_stride=8`).
+      arguments: of the definition, to run the same weights otherwise (`global_pool=False`, `output_stride=8`).
 
     Raises:
       ValueError: the file's metadata does not describe a network.
@@ -43,7 +43,7 @@ def load(path: str | os.PathLike[str], **arguments: Any) -> Network:
         raise ValueError(f"{path}: no 'slimport' entry in the metadata, so the network is not known")
     description = json.loads(metadata["slimport"])
     arguments = {"scope": description["scope"], **description.get("arguments", {}), **arguments}
-    model = build(spec.from_json(description["network"]), **arguments)
+    model = build(networks.from_json(description["network"]), **arguments)
     state = load_file(path)
     model.to(next(iter(state.values())).dtype)
     model.load_state_dict(state)

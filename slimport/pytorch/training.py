@@ -15,15 +15,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from slimport.graph import HE, VARIANCE_SCALING, XAVIER, Initializer
 from slimport.pytorch.layers import BatchNorm
 
+_KERNELS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 WEIGHT_DECAY = 1e-4
 """The default of slim's `resnet_arg_scope`."""
 
 
 def kernels(model: nn.Module) -> list[Tensor]:
     """What slim regularizes: the weights of convolutions and fully connected layers."""
-    return [module.weight for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    layers = [module for module in model.modules() if isinstance(module, _KERNELS)]
+    return [kernel for layer in layers for kernel in layer.parameters(recurse=False) if kernel.ndim > 1]
 
 
 def parameter_groups(model: nn.Module, weight_decay: float = WEIGHT_DECAY) -> list[dict[str, Any]]:
@@ -73,23 +76,36 @@ def set_moving_variance(model: nn.Module, variance: Literal["unbiased", "biased"
 
 @torch.no_grad()
 def initialize(model: nn.Module, generator: torch.Generator | None = None) -> None:
-    """Initializes a network for training from scratch, with the distributions that slim's `resnet_arg_scope` gives.
+    """Initializes a network for training from scratch, with the distributions that slim gives its layers.
 
-    Kernels, those of the logits too, are `slim.variance_scaling_initializer()`: normal numbers of standard deviation
-    `sqrt(1.3 * 2 / n)`, drawn again beyond two standard deviations, where n is the number of inputs of an output. (The
-    1.3 makes up for the truncation, a little too much: the result has 1.003 times the variance 2 / n.) Biases, beta and
-    the moving mean are 0; gamma and the moving variance are 1.
+    The kernels of the ResNets and of Inception, those of the logits too, are `slim.variance_scaling_initializer()`:
+    normal numbers of standard deviation `sqrt(1.3 * 2 / n)`, drawn again beyond two standard deviations, where n is the
+    number of inputs of an output. (The 1.3 makes up for the truncation, a little too much: the result has 1.003 times
+    the variance 2 / n.) Those of VGG are Xavier's, uniform. Biases, beta and the moving mean are 0; gamma and the moving
+    variance are 1.
 
     Args:
-      model: a network of `slimport.pytorch`, or a part of one.
+      model: a network of `slimport.pytorch`, or a part of one. Other modules' kernels get `variance_scaling_initializer`.
       generator: of random numbers, on the device of the parameters; None is PyTorch's own.
     """
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
             module.reset_parameters()
-        elif isinstance(module, nn.Conv2d | nn.Linear):
-            deviation = math.sqrt(1.3 * 2 / module.weight[0].numel())
-            nn.init.trunc_normal_(module.weight, std=deviation, a=-2 * deviation, b=2 * deviation, generator=generator)
+        elif isinstance(module, _KERNELS):
+            for kernel in module.parameters(recurse=False):
+                if kernel.ndim > 1:
+                    _initialize(kernel, getattr(module, "initializer", None) or VARIANCE_SCALING, generator)
             if module.bias is not None:
-                nn.init.zeros_(module.bias)
+                nn.init.constant_(module.bias, getattr(module, "biases_initializer", 0.0))
+
+
+def _initialize(kernel: Tensor, initializer: Initializer, generator: torch.Generator | None) -> None:
+    if initializer == XAVIER:
+        nn.init.xavier_uniform_(kernel, generator=generator)
+        return
+    if initializer == HE:
+        nn.init.kaiming_normal_(kernel, nonlinearity="relu", generator=generator)
+        return
+    deviation = initializer[1] if len(initializer) > 1 else math.sqrt(1.3 * 2 / kernel[0].numel())
+    nn.init.trunc_normal_(kernel, std=deviation, a=-2 * deviation, b=2 * deviation, generator=generator)

@@ -1,22 +1,33 @@
-"""DeepLab's ResNets v1. Source: `research/deeplab/core/resnet_v1_beta.py` in tensorflow/models."""
+"""DeepLab's ResNets v1. Source: `research/deeplab/core/resnet_v1_beta.py` in tensorflow/models; arXiv:1706.05587."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from slimport.spec.network import Preprocessing, Shape, conv, depth_in, scoped
-from slimport.spec.resnet import BOTTLENECK_BLOCKS, Block, PlacedUnit, RootConvolution, Unit, UnitKind
-from slimport.spec.resnet_v1 import ResNetV1
+from slimport.graph import Shape, Tensor, add, arg_scope, conv2d, conv2d_same, end_point, scope, scoped
+from slimport.networks.network import Preprocessing, depth_in, depth_out
+from slimport.networks.resnet import BOTTLENECK_BLOCKS, Block, Unit, infer_blocks
+from slimport.networks.resnet_v1 import ResNetV1, bottleneck, carry
+
+
+def lite_bottleneck(inputs: Tensor, unit: Unit) -> Tensor:
+    """The unit of two 3x3 convolutions, Fig. 5 (left) of arXiv:1512.03385; its stride is in the second."""
+    with scope("lite_bottleneck_v1"), arg_scope([conv2d], collect=True):
+        shortcut = carry(inputs, unit)
+        residual = conv2d_same(inputs, unit.depth, 3, 1, unit.rate, scope="conv1")
+        residual = conv2d_same(residual, unit.depth, 3, unit.stride, unit.rate, activation=None, scope="conv2")
+        return end_point(add(shortcut, residual, activation="relu"))
 
 
 def lite_block(scope: str, depth: int, num_units: int, stride: int) -> Block:
-    """A block of units of two 3x3 convolutions (`lite_bottleneck`); its stride sits in the last unit."""
+    """A block of `lite_bottleneck`s; its stride is in the last unit."""
     return Block(scope, (Unit(depth, depth),) * (num_units - 1) + (Unit(depth, depth, stride),))
 
 
 _LITE_BLOCKS = tuple(lite_block(f"block{i}", 32 << i, 2, 1 if i == 4 else 2) for i in (1, 2, 3, 4))
+_LITE = "lite_bottleneck_v1"
 
 
 @dataclass(frozen=True)
@@ -28,18 +39,8 @@ class ResNetV1Beta(ResNetV1):
 
     family: ClassVar[str] = "resnet_v1_beta"
     title: ClassVar[str] = "DeepLab's ResNet v1"
-    landmark: ClassVar[str] = "lite_bottleneck_v1 units, or conv1_1 before bottleneck_v1 units"
-    kinds: ClassVar[tuple[UnitKind, ...]] = (
-        UnitKind("bottleneck_v1"),
-        UnitKind("lite_bottleneck_v1", ("conv1", "conv2")),
-    )
-    # `multi_grid` is a rate for each unit of the last block, beside that of the output stride.
-    arguments: ClassVar[Mapping[str, Any]] = {
-        "global_pool": False,
-        "output_stride": None,
-        "spatial_squeeze": False,
-        "multi_grid": None,
-    }
+    signature: ClassVar[str] = "lite_bottleneck_v1 units, or conv1_1 before bottleneck_v1 units"
+    unit_scopes: ClassVar[dict[str, str]] = {"bottleneck_v1": "conv3", _LITE: "conv2"}
 
     root_depths: tuple[int, ...] = (64, 64, 128)
     """Of `conv1_1`, `conv1_2` and `conv1_3`; a single one is that of a 7x7 `conv1`."""
@@ -76,20 +77,35 @@ class ResNetV1Beta(ResNetV1):
             "resnet_v1_101_beta": cls(BOTTLENECK_BLOCKS[101]),
         }
 
-    @property
-    def kind(self) -> UnitKind:
-        return self.kinds[self.lite]
+    def unit(self, net: Tensor, unit: Unit) -> Tensor:
+        return lite_bottleneck(net, unit) if self.lite else bottleneck(net, unit)
 
-    @property
-    def root(self) -> tuple[RootConvolution, ...]:
+    def root(self, images: Tensor) -> Tensor:
         if len(self.root_depths) == 1:
-            return (RootConvolution("conv1", 7, self.in_channels, self.root_depths[0], 2),)
-        first, second, third = self.root_depths
-        return (
-            RootConvolution("conv1_1", 3, self.in_channels, first, 2),
-            RootConvolution("conv1_2", 3, first, second, 1),
-            RootConvolution("conv1_3", 3, second, third, 1),
-        )
+            return end_point(conv2d_same(images, self.root_depths[0], 7, 2, scope="conv1"), "conv1")
+        net = images
+        for number, depth in enumerate(self.root_depths, start=1):
+            name = f"conv1_{number}"
+            net = end_point(conv2d_same(net, depth, 3, 2 if number == 1 else 1, scope=name), name)
+        return net
+
+    def define(
+        self,
+        images: Tensor,
+        *,
+        global_pool: bool = False,
+        output_stride: int | None = None,
+        spatial_squeeze: bool = False,
+        multi_grid: Sequence[int] | None = None,
+    ) -> Tensor:
+        """The network, from images to features or logits. See `ResNet.define`.
+
+        Args:
+          multi_grid: a rate for each unit of the last block, beside that of the output stride; None is a rate of 1.
+        """
+        network = self.with_multi_grid(multi_grid)
+        settings = {"global_pool": global_pool, "output_stride": output_stride, "spatial_squeeze": spatial_squeeze}
+        return super(ResNetV1Beta, network).define(images, **settings)  # type: ignore[arg-type]
 
     def with_multi_grid(self, multi_grid: Sequence[int] | None) -> ResNetV1Beta:
         """The network whose last block's units have these rates; None is a rate of 1.
@@ -104,15 +120,6 @@ class ResNetV1Beta(ResNetV1):
         units = tuple(replace(unit, rate=rate) for unit, rate in zip(last.units, rates, strict=True))
         return replace(self, blocks=(*before, Block(last.scope, units)))
 
-    def unit_variables(self, unit: PlacedUnit) -> Iterator[tuple[str, Shape]]:
-        if not self.lite:
-            yield from super().unit_variables(unit)
-            return
-        if unit.projects:
-            yield from conv(f"{unit.scope}/shortcut", 1, unit.depth_in, unit.depth, normalized=True)
-        yield from conv(f"{unit.scope}/conv1", 3, unit.depth_in, unit.depth, normalized=True)
-        yield from conv(f"{unit.scope}/conv2", 3, unit.depth, unit.depth, normalized=True)
-
     @classmethod
     def scopes(cls, names: Iterable[str]) -> list[str]:
         """Those of a ResNet v1 that has `conv1_1` or lite units."""
@@ -121,18 +128,19 @@ class ResNetV1Beta(ResNetV1):
 
         def is_beta(scope: str) -> bool:
             inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix := scoped(scope, ""))]
-            return any(name.startswith(marks) or f"/{cls.kinds[True].scope}/" in name for name in inside)
+            return any(name.startswith(marks) or f"/{_LITE}/" in name for name in inside)
 
         return [scope for scope in super().scopes(names) if is_beta(scope)]
 
     @classmethod
     def infer(cls, shapes: Mapping[str, Shape]) -> ResNetV1Beta:
-        lite = any(f"/{cls.kinds[True].scope}/" in name for name in shapes)
+        lite = any(f"/{_LITE}/" in name for name in shapes)
+        unit_scope = _LITE if lite else "bottleneck_v1"
         root = [shapes.get(f"conv1_{i}/weights", (3, 3, 3, depth)) for i, depth in enumerate(cls.root_depths, start=1)]
         plain = any(name.startswith("conv1/") for name in shapes)
         return cls(
-            blocks=cls._infer_blocks(shapes, cls.kinds[lite]),
-            num_classes=cls._infer_classes(shapes),
+            blocks=infer_blocks(shapes, unit_scope, cls.unit_scopes[unit_scope]),
+            num_classes=depth_out(shapes, cls.classifier),
             in_channels=depth_in(shapes, "conv1/weights" if plain else "conv1_1/weights"),
             root_depths=(64,) if plain else tuple(kernel[-1] for kernel in root),
             lite=lite,

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
-from slimport.spec.network import VARIABLE_LEAVES, Network, Preprocessing, Shape, conv, depth_in, scoped
+from slimport.graph import (
+    VARIABLE_LEAVES,
+    Shape,
+    Tensor,
+    arg_scope,
+    conv2d,
+    dropout,
+    end_point,
+    features,
+    max_pool2d,
+    mean,
+    scope,
+    scoped,
+    squeeze,
+)
+from slimport.networks.network import Network, Preprocessing, classes, depth_in, depth_out
 
 
 class ConvBlock(NamedTuple):
@@ -38,13 +53,7 @@ class VGG(Network):
 
     family: ClassVar[str] = "vgg"
     title: ClassVar[str] = "VGG"
-    landmark: ClassVar[str] = "conv1/conv1_1 and fc6"
-    arguments: ClassVar[Mapping[str, Any]] = {
-        "dropout_keep_prob": 0.5,
-        "spatial_squeeze": True,
-        "fc_conv_padding": "VALID",
-        "global_pool": False,
-    }
+    signature: ClassVar[str] = "conv1/conv1_1 and fc6"
     classifier: ClassVar[str] = "fc8"
     background: ClassVar[bool] = False
 
@@ -57,8 +66,7 @@ class VGG(Network):
     def __post_init__(self) -> None:
         object.__setattr__(self, "blocks", tuple(ConvBlock(*block) for block in self.blocks))
         object.__setattr__(self, "fc_depths", tuple(self.fc_depths))
-        # slim treats 0 classes like None.
-        object.__setattr__(self, "num_classes", self.num_classes or None)
+        object.__setattr__(self, "num_classes", classes(self.num_classes))
         if not self.blocks:
             raise ValueError("a VGG needs at least one block")
 
@@ -72,43 +80,51 @@ class VGG(Network):
 
     @property
     def default_image_size(self) -> int:
-        """Where `fc6`, which is 7x7 and VALID, has one place to stand."""
+        """Where `fc6`, which is 7x7 and VALID, has one place."""
         return 7 << len(self.blocks)
 
     @classmethod
     def named(cls) -> dict[str, VGG]:
         return {name: cls(blocks, 1000) for name, blocks in VGG_BLOCKS.items()}
 
-    @property
-    def convolutions(self) -> list[list[str]]:
-        """The scopes of each block's convolutions."""
-        return [
-            [f"conv{n}/conv{n}_{i}" for i in range(1, block.repetitions + 1)]
-            for n, block in enumerate(self.blocks, start=1)
-        ]
+    def define(
+        self,
+        images: Tensor,
+        *,
+        dropout_keep_prob: float = 0.5,
+        spatial_squeeze: bool = True,
+        fc_conv_padding: Literal["VALID", "SAME"] = "VALID",
+        global_pool: bool = False,
+    ) -> Tensor:
+        """The network, from images to logits.
 
-    def _variables(self) -> Iterator[tuple[str, Shape]]:
-        depth = self.in_channels
-        for block, scopes in zip(self.blocks, self.convolutions, strict=True):
-            for scope in scopes:
-                yield from conv(scope, 3, depth, block.depth)
-                depth = block.depth
-        yield from conv("fc6", 7, depth, self.fc_depths[0])
-        yield from conv("fc7", 1, *self.fc_depths)
+        Args:
+          dropout_keep_prob: the probability that an activation is kept, in training.
+          spatial_squeeze: whether logits are [batch, num_classes], which needs a 1x1 map.
+          fc_conv_padding: of `fc6`, which is 7x7: VALID makes the map of logits (side / 32) - 6, SAME side / 32.
+          global_pool: whether what `fc8` takes is averaged over height and width, which VGG itself does not do.
+        """
+        net = images
+        with arg_scope([conv2d, max_pool2d], collect=True):
+            for number, block in enumerate(self.blocks, start=1):
+                with scope(f"conv{number}"):
+                    for i in range(1, block.repetitions + 1):
+                        net = conv2d(net, block.depth, 3, scope=f"conv{number}_{i}")
+                net = max_pool2d(net, 2, scope=f"pool{number}")
+            features(net)
+            # The fully connected layers are convolutions, so that images may be larger.
+            net = conv2d(net, self.fc_depths[0], 7, padding=fc_conv_padding, scope="fc6")
+            net = dropout(net, dropout_keep_prob, scope="dropout6")
+            net = conv2d(net, self.fc_depths[1], 1, scope="fc7")
+        if global_pool:
+            net = end_point(mean(net, scope="global_pool"), "global_pool", scoped=False)
         if self.num_classes:
-            yield from conv("fc8", 1, self.fc_depths[1], self.num_classes)
-
-    def end_points(self, scope: str, **arguments: Any) -> list[str]:
-        """The names of slim's `end_points`, in slim's order; `global_pool` carries no scope."""
-        names = []
-        for number, convolutions in enumerate(self.convolutions, start=1):
-            names += [*convolutions, f"pool{number}"]
-        names = [scoped(scope, name) for name in [*names, "fc6", "fc7"]]
-        if self.with_defaults(arguments)["global_pool"]:
-            names.append("global_pool")
-        if self.num_classes:
-            names.append(scoped(scope, "fc8"))
-        return names
+            net = dropout(net, dropout_keep_prob, scope="dropout7")
+            net = conv2d(net, self.num_classes, 1, activation=None, scope=self.classifier)
+            if spatial_squeeze:
+                net = squeeze(net, scope="fc8/squeezed")
+            end_point(net, "fc8")
+        return net
 
     @classmethod
     def scopes(cls, names: Iterable[str]) -> list[str]:
@@ -134,11 +150,9 @@ class VGG(Network):
             # Convolutions of one block share their depth, so the first speaks for those that are missing.
             found = depths[number]
             blocks.append(ConvBlock(found[min(found)], max(found)))
-        fc6, fc7 = (shapes.get(f"{fc}/weights") or shapes.get(f"{fc}/biases") or (4096,) for fc in ("fc6", "fc7"))
-        classes = shapes.get("fc8/weights") or shapes.get("fc8/biases")
         return cls(
             blocks=tuple(blocks),
-            num_classes=classes[-1] if classes else None,
+            num_classes=depth_out(shapes, cls.classifier),
             in_channels=depth_in(shapes, "conv1/conv1_1/weights"),
-            fc_depths=(fc6[-1], fc7[-1]),
+            fc_depths=(depth_out(shapes, "fc6") or 4096, depth_out(shapes, "fc7") or 4096),
         )

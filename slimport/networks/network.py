@@ -1,0 +1,203 @@
+"""What every family's description has."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import astuple, fields, replace
+from functools import lru_cache, partial
+from typing import Any, ClassVar, Literal, TypeVar
+
+from slimport.graph import Graph, Shape, Tensor, record
+
+Preprocessing = Literal["inception", "vgg"]
+T = TypeVar("T", bound="Network")
+
+
+class Network(ABC):
+    """A network as data; a family is a frozen dataclass over this.
+
+    Its fields are what the variables and their shapes depend on. What leaves no trace in the variables is an argument
+    of its definition.
+    """
+
+    family: ClassVar[str]
+    """Its name here, and that of the module in `slimport.nets` that is its judge."""
+    title: ClassVar[str]
+    """Its name in a sentence."""
+    signature: ClassVar[str]
+    """What it is recognised by, in a sentence."""
+    classifier: ClassVar[str]
+    """The scope of the layer that makes the logits."""
+    background: ClassVar[bool]
+    """Whether class 0 of its ImageNet releases is the background, so that they have 1001 classes."""
+    chosen: ClassVar[tuple[str, ...]] = ("num_classes", "in_channels")
+    """The fields that users choose anew for a network that has a name; the others make it what it is."""
+    arguments: ClassVar[Mapping[str, Any]]
+    """The definition's arguments with their defaults."""
+
+    num_classes: int | None
+    """None means no logits."""
+    in_channels: int
+
+    define: Callable[..., Tensor]
+    """The definition, in the words of `slimport.graph`: from images, and `arguments` by name, to the output.
+
+    Raises ValueError for an argument that the network cannot be built with.
+    """
+
+    def __init_subclass__(cls) -> None:
+        parameters = inspect.signature(cls.define).parameters.values() if hasattr(cls, "define") else ()
+        cls.arguments = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The name in `named`, or the family's for any other network."""
+
+    @property
+    @abstractmethod
+    def preprocessing(self) -> Preprocessing:
+        """Slim's preprocessing of its ImageNet releases: RGB scaled to [-1, 1], or RGB less its means on ImageNet."""
+
+    @property
+    def default_image_size(self) -> int:
+        """Slim's, the side of the images that it was made for."""
+        return 224
+
+    @property
+    def default_scope(self) -> str:
+        """The scope that slim gives it, if not told another."""
+        return self.name
+
+    @classmethod
+    @abstractmethod
+    def named(cls: type[T]) -> dict[str, T]:
+        """The networks that have a name in slim, as released on ImageNet."""
+
+    @classmethod
+    @abstractmethod
+    def scopes(cls, names: Iterable[str]) -> list[str]:
+        """The scopes under which variables of this family are, sorted."""
+
+    @classmethod
+    @abstractmethod
+    def infer(cls: type[T], shapes: Mapping[str, Shape]) -> T:
+        """The network whose variables these are (names relative to its scope, shapes HWIO).
+
+        Where variables are missing, it is the network that they are missing from, so that comparing with `variables`
+        names them.
+
+        Raises:
+          ValueError: the shapes are not those of this family, whatever its numbers and depths.
+        """
+
+    def graph(self, **arguments: Any) -> Graph:
+        """The network as a graph, its definition run with these arguments and the defaults of the others.
+
+        Raises:
+          ValueError: the definition has no such argument, or cannot be built with it.
+        """
+        settings = self.with_defaults(arguments)
+        return _graph(self, tuple((name, _hashable(value)) for name, value in settings.items()))
+
+    def variables(self) -> dict[str, Shape]:
+        """Every model variable with its shape (kernels HWIO), in the order in which slim creates them."""
+        return dict(self.graph().variables)
+
+    def end_points(self, scope: str, **arguments: Any) -> list[str]:
+        """The names of slim's `end_points`, in slim's order, where the network is under `scope`."""
+        return list(self.graph(**arguments).end_point_names(scope))
+
+    def with_classes(self: T, num_classes: int | None) -> T:
+        """The same network with as many classes, or without logits for None or 0.
+
+        Raises:
+          ValueError: not a number of classes.
+        """
+        return replace(self, num_classes=classes(num_classes))  # type: ignore[type-var]
+
+    def without_auxiliary(self: T) -> T:
+        """The same network without the branches that its output does not need, such as auxiliary heads."""
+        return self
+
+    def with_defaults(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """All of the definition's arguments, from those that are not the defaults.
+
+        Raises:
+          ValueError: the definition has no such argument.
+        """
+        for name in arguments:
+            if name not in self.arguments:
+                raise ValueError(f"{self.name} takes {', '.join(self.arguments)}; it has no {name}")
+        return {**self.arguments, **arguments}
+
+    def to_json(self) -> dict[str, Any]:
+        """What is needed to build the network again, as plain JSON values."""
+        described = zip((field.name for field in fields(self)), astuple(self), strict=True)  # type: ignore[arg-type,call-overload]
+        return {"family": self.family, "name": self.name, **dict(described)}
+
+    @classmethod
+    def from_json(cls: type[T], data: Mapping[str, Any]) -> T:
+        """The inverse of `to_json`."""
+        return cls(**{field.name: data[field.name] for field in fields(cls)})  # type: ignore[arg-type]
+
+
+def classes(num_classes: int | None) -> int | None:
+    """The number of classes as descriptions have it: slim treats 0 like None.
+
+    Raises:
+      ValueError: not a number of classes.
+    """
+    if num_classes is not None and (isinstance(num_classes, bool) or not isinstance(num_classes, int)):
+        raise ValueError(f"num_classes {num_classes!r}: must be a whole number, or None for no logits")
+    if num_classes is not None and num_classes < 0:
+        raise ValueError(f"num_classes {num_classes}: must not be negative")
+    return num_classes or None
+
+
+def depth_in(shapes: Mapping[str, Shape], kernel: str) -> int:
+    """The channels that a convolution's kernel takes; 3, those of an image, where it is missing."""
+    shape = shapes.get(kernel, ())
+    return shape[2] if len(shape) == 4 else 3
+
+
+def depth_out(shapes: Mapping[str, Shape], scope: str) -> int | None:
+    """The channels that the layer of a scope makes, by its weights or its biases; None where both are missing."""
+    shape = shapes.get(f"{scope}/weights") or shapes.get(f"{scope}/biases")
+    return shape[-1] if shape and math.prod(shape) else None
+
+
+def infer_depth_multiplier(depths: Iterable[tuple[int, int]], min_depth: int) -> tuple[float, int]:
+    """The multiplier, and the least depth, that make of nominal depths those that are found.
+
+    A depth is `max(int(nominal * multiplier), min_depth)`. Of the multipliers that fit, the one with fewest decimals.
+
+    Args:
+      depths: (nominal, found).
+      min_depth: slim's, which is taken where no depth is smaller.
+
+    Raises:
+      ValueError: no multiplier fits.
+    """
+    depths = list(depths)
+    min_depth = min([min_depth, *(found for _, found in depths)])
+    whole = [(nominal, found) for nominal, found in depths if found > min_depth]
+    low = max((found / nominal for nominal, found in whole), default=0.0)
+    for digits in range(10):
+        multiplier = math.ceil(round(low * 10**digits, 6)) / 10**digits or 10.0**-digits
+        if all(max(int(nominal * multiplier), min_depth) == found for nominal, found in depths):
+            return multiplier, min_depth
+    raise ValueError("its depths are not those of one depth multiplier")
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+@lru_cache(maxsize=256)
+def _graph(network: Network, arguments: tuple[tuple[str, Any], ...]) -> Graph:
+    definition = partial(network.define, **dict(arguments))
+    return record(definition, network.in_channels, network.classifier if network.num_classes else None)
