@@ -49,6 +49,7 @@ RELEASES = (
     Release("resnet_v2_50_2017_04_14", "resnet_v2_50", 1001, 299, "inception", 25_615_849, 75.6, 92.8),
     Release("resnet_v2_101_2017_04_14", "resnet_v2_101", 1001, 299, "inception", 44_677_609, 77.0, 93.7),
     Release("resnet_v2_152_2017_04_14", "resnet_v2_152", 1001, 299, "inception", 60_382_697, 77.8, 94.1),
+    Release("inception_v3_2016_08_28", "inception_v3", 1001, 299, "inception", 27_182_194, 78.0, 93.9),
     Release("vgg_16_2016_08_28", "vgg_16", 1000, 224, "vgg", 138_357_544, 71.5, 89.8),
     Release("vgg_19_2016_08_28", "vgg_19", 1000, 224, "vgg", 143_667_240, 71.1, 89.8),
 )

@@ -27,7 +27,7 @@ from make_checkpoint import random_value
 
 from converters import frameworks
 from converters.parity.compare import rel_l2
-from slimport import spec
+from slimport import networks
 
 Run = Callable[[Any], Any]
 """From float32 images [batch, height, width, channels] to the output."""
@@ -36,7 +36,7 @@ LIMIT = 1e-4
 """Of rel_l2 between outputs: far above rounding, far below a mistake."""
 
 
-def tf_slim(network: spec.Network, weights: dict[str, Any], images: Any) -> Run:
+def tf_slim(network: networks.Network, weights: dict[str, Any], images: Any) -> Run:
     """The TF-Slim graph in float32, with TensorFlow's fused BatchNorm."""
     del images
     from converters.parity.tf_slim import SlimGraph
@@ -46,7 +46,7 @@ def tf_slim(network: spec.Network, weights: dict[str, Any], images: Any) -> Run:
     return lambda batch: graph.run(batch, [output])[output]
 
 
-def keras(network: spec.Network, weights: dict[str, Any], images: Any) -> Run:
+def keras(network: networks.Network, weights: dict[str, Any], images: Any) -> Run:
     """The Keras port on the backend of the process."""
     del images
     from converters.models import keras_port
@@ -54,13 +54,13 @@ def keras(network: spec.Network, weights: dict[str, Any], images: Any) -> Run:
     return keras_port(network, weights.items()).predict_on_batch
 
 
-def pytorch(network: spec.Network, weights: dict[str, Any], images: Any) -> Run:
+def pytorch(network: networks.Network, weights: dict[str, Any], images: Any) -> Run:
     """The PyTorch port as it is."""
     del images
     return _of_torch(_port(network, weights))
 
 
-def folded(network: spec.Network, weights: dict[str, Any], images: Any) -> Run:
+def folded(network: networks.Network, weights: dict[str, Any], images: Any) -> Run:
     """With BatchNorm folded."""
     del images
     from slimport.pytorch import fold_batch_norm
@@ -68,7 +68,7 @@ def folded(network: spec.Network, weights: dict[str, Any], images: Any) -> Run:
     return _of_torch(fold_batch_norm(_port(network, weights)))
 
 
-def channels_last(network: spec.Network, weights: dict[str, Any], images: Any) -> Run:
+def channels_last(network: networks.Network, weights: dict[str, Any], images: Any) -> Run:
     """Folded, and in the memory format channels_last."""
     del images
     import torch
@@ -79,7 +79,7 @@ def channels_last(network: spec.Network, weights: dict[str, Any], images: Any) -
     return _of_torch(lambda batch: model(batch.contiguous(memory_format=torch.channels_last)))
 
 
-def compiled(network: spec.Network, weights: dict[str, Any], images: Any) -> Run:
+def compiled(network: networks.Network, weights: dict[str, Any], images: Any) -> Run:
     """`torch.compile`, with its defaults."""
     del images
     import torch
@@ -87,7 +87,7 @@ def compiled(network: spec.Network, weights: dict[str, Any], images: Any) -> Run
     return _of_torch(torch.compile(_port(network, weights)))
 
 
-def optimized(network: spec.Network, weights: dict[str, Any], images: Any) -> Run:
+def optimized(network: networks.Network, weights: dict[str, Any], images: Any) -> Run:
     """What `optimize_for_inference` chooses."""
     import torch
 
@@ -98,7 +98,7 @@ def optimized(network: spec.Network, weights: dict[str, Any], images: Any) -> Ru
     return _of_torch(model)
 
 
-def onnx(network: spec.Network, weights: dict[str, Any], images: Any) -> Run:
+def onnx(network: networks.Network, weights: dict[str, Any], images: Any) -> Run:
     """ONNX Runtime on what `slimport convert` writes."""
     del images
     import onnxruntime
@@ -130,7 +130,7 @@ FORMS: dict[str, tuple[Callable[..., Run], dict[str, str]]] = {
 REFERENCE = "TF-Slim graph"
 
 
-def _port(network: spec.Network, weights: dict[str, Any]) -> Any:
+def _port(network: networks.Network, weights: dict[str, Any]) -> Any:
     from converters.models import pytorch_port
 
     return pytorch_port(network, weights.items())
@@ -146,7 +146,7 @@ def _of_torch(model: Callable[[Any], Any]) -> Run:
     return run
 
 
-def work(name: str, network: spec.Network, shape: Sequence[int]) -> None:
+def work(name: str, network: networks.Network, shape: Sequence[int]) -> None:
     """A form's process: a line from stdin is a run, a line to stdout its seconds; the first line has the output."""
     out = os.fdopen(os.dup(1), "w")
     # What frameworks print is not an answer.
@@ -163,7 +163,7 @@ def work(name: str, network: spec.Network, shape: Sequence[int]) -> None:
         print(time.perf_counter() - start, file=out, flush=True)
 
 
-def benchmark(network: spec.Network, batch: int, size: int, runs: int, names: Sequence[str]) -> bool:
+def benchmark(network: networks.Network, batch: int, size: int, runs: int, names: Sequence[str]) -> bool:
     """Prints a row for each form; whether all outputs are the reference's."""
     shape = [batch, size, size, network.in_channels]
     work_of = {"network": network.to_json(), "shape": shape}
@@ -223,7 +223,7 @@ def machine() -> str:
     return f"{cpu}, {os.cpu_count()} cores; {versions}"
 
 
-def main(arguments: Sequence[str] | None = None, network: spec.Network | None = None, size: int = 224) -> int:
+def main(arguments: Sequence[str] | None = None, network: networks.Network | None = None, size: int = 224) -> int:
     """The command line; 1 if an output differs. `network` and `size` are for a quick look at whether all of it runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--depth", type=int, default=50, choices=(50, 101, 152, 200))
@@ -234,10 +234,10 @@ def main(arguments: Sequence[str] | None = None, network: spec.Network | None = 
     given = parser.parse_args(arguments)
     if given.worker:
         job = json.loads(given.worker)
-        work(job["name"], spec.from_json(job["network"]), job["shape"])
+        work(job["name"], networks.from_json(job["network"]), job["shape"])
         return 0
     if network is None:
-        network = spec.NETWORKS[f"resnet_v2_{given.depth}"]
+        network = networks.NETWORKS[f"resnet_v2_{given.depth}"]
     names = [name for name in FORMS if name == REFERENCE or not given.only or name in given.only]
     print(f"{network.name} at {size}x{size}, {given.runs} runs in turns; {machine()}\n")
     print("| form | batch | median ms | fastest ms | times as fast as the TF-Slim graph | rel_l2 of its output |")

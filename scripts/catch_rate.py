@@ -21,7 +21,7 @@ from converters import models
 from converters.parity import ports
 from converters.parity.compare import Row
 from converters.parity.reference import Reference
-from slimport import spec
+from slimport import networks
 
 DTYPES = ("float64", "float32")
 
@@ -37,10 +37,10 @@ def at(row: Row | None, scope: str) -> str:
     return f"`{row.name.removeprefix(f'{scope}/')}`" if row else "equal"
 
 
-def check(wrong: WrongPort, network: spec.Network, references: list[Reference]) -> bool:
+def check(wrong: WrongPort, network: networks.ResNetV2, references: list[Reference]) -> bool:
     """Prints a port's line; whether it is caught where it must be, and only there."""
     even, odd = references
-    begins = wrong.first_end_point(network, network.name)
+    begins = wrong.first_end_point(network, even.weights, network.name)
     expected = {"float64": begins, "float32": begins if wrong.float32 else None}
     found = {dtype: first_different(wrong.build(network, even.weights, network.name), even, dtype) for dtype in DTYPES}
     on_odd = first_different(wrong.build(network, odd.weights, network.name), odd, "float64")
@@ -55,12 +55,12 @@ def check(wrong: WrongPort, network: spec.Network, references: list[Reference]) 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", choices=list(spec.ResNetV2.named()), default="resnet_v2_50")
+    parser.add_argument("--network", choices=list(networks.ResNetV2.named()), default="resnet_v2_50")
     parser.add_argument("--size", type=int, default=64, help="of images of which every map has even sides")
     parser.add_argument("--odd-size", type=int, default=65, help="of images of which every map has odd sides")
     chosen = parser.parse_args()
     warnings.filterwarnings("ignore")
-    network = spec.ResNetV2.named()[chosen.network]
+    network = networks.ResNetV2.named()[chosen.network]
     generator = np.random.default_rng(0)
     weights = {name: random_value(name, shape, generator) for name, shape in network.variables().items()}
 

@@ -29,6 +29,7 @@ from train_digits import digits
 from converters import frameworks
 from converters.errors import InputError
 from converters.targets.atomic import atomic
+from slimport.networks.residual_units import cifar_resnet, units_per_stage
 
 HELD_OUT = slice(1500, None)
 DASHES = ((), (), (5, 1), (3, 1, 1, 1), (), (5, 1), (1, 1), (3, 1, 1, 1))
@@ -55,7 +56,11 @@ VARIANTS = {
     "full_preactivation": Variant("full preactivation", "4(e)", "6.37", branch="full_preactivation"),
     "constant_scaling": Variant("constant scaling, 0.5 and 0.5", "2(b)", "12.35", shortcut="constant_scaling"),
     "plain": Variant(
-        "no shortcut (plain)", "2(b)", "fail", shortcut="constant_scaling", settings={"scale": 0, "residual_scale": 1}
+        "no shortcut (plain)",
+        "2(b)",
+        "fail",
+        shortcut="constant_scaling",
+        settings={"shortcut_scale": 0, "residual_scale": 1},
     ),
     "exclusive_gating": Variant("exclusive gating, b_g = -6", "2(c)", "8.70", shortcut="exclusive_gating"),
     "shortcut_only_gating": Variant("shortcut-only gating, b_g = -6", "2(d)", "6.91", shortcut="shortcut_only_gating"),
@@ -86,20 +91,25 @@ def run(job: tuple[str, int], settings: Settings) -> dict[str, Any]:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from slimport.pytorch.residual_units import SHORTCUTS, cifar_resnet
+    from slimport import pytorch
+    from slimport.pytorch.training import initialize
 
     name, seed = job
     variant = VARIANTS[name]
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    network = cifar_resnet(
+    described = cifar_resnet(
         settings.depth,
         variant.branch,
-        partial(SHORTCUTS[variant.shortcut], **variant.settings),
+        variant.shortcut,
         bottleneck=settings.bottleneck,
+        num_classes=10,
         in_channels=1,
         width=settings.width,
+        **variant.settings,
     )
+    network = pytorch.build(described)
+    initialize(network)
     all_images, all_classes = digits(side=8)
     images = torch.from_numpy(all_images[: HELD_OUT.start]).permute(0, 3, 1, 2).contiguous()
     classes = torch.from_numpy(all_classes[: HELD_OUT.start])
@@ -108,8 +118,9 @@ def run(job: tuple[str, int], settings: Settings) -> dict[str, Any]:
     batches = [torch.randperm(len(images), generator=generator)[: settings.batch] for _ in range(settings.steps + 1)]
 
     def gradient_norm() -> list[float]:
-        logits, signals = network.signals(images[batches[0]])
-        gradients = torch.autograd.grad(cross_entropy(logits, classes[batches[0]]), signals[:-1])
+        logits, end_points = network.end_points(images[batches[0]])
+        signals = [end_points[name] for name in described.signals[:-1]]
+        gradients = torch.autograd.grad(cross_entropy(logits, classes[batches[0]]), signals)
         return [float(gradient.norm()) for gradient in gradients]
 
     at_initialization = gradient_norm()
@@ -300,8 +311,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
       InputError: no network has that depth, no batch that size, or the folder cannot be made or written to.
     """
-    from slimport.pytorch.residual_units import units_per_stage
-
     try:
         units_per_stage(arguments.depth, bottleneck=arguments.bottleneck)
     except ValueError as error:

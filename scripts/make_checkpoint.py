@@ -25,12 +25,17 @@ from converters import frameworks
 from converters.recognize import Recognition
 from converters.sources import Source
 from converters.targets import target_of
-from slimport import spec
+from slimport import networks
 
 warnings.filterwarnings("ignore", message="`layer.apply` is deprecated")
 
 # The families of which tf_slim has a module, with the module's arg scope.
-ARG_SCOPES = {"resnet_v1": "resnet_arg_scope", "resnet_v2": "resnet_arg_scope", "vgg": "vgg_arg_scope"}
+ARG_SCOPES = {
+    "resnet_v1": "resnet_arg_scope",
+    "resnet_v2": "resnet_arg_scope",
+    "vgg": "vgg_arg_scope",
+    "inception_v3": "inception_v3_arg_scope",
+}
 
 
 def random_value(name: str, shape: tuple[int, ...], generator: np.random.Generator) -> Any:
@@ -80,7 +85,7 @@ def save_network(
     frameworks.import_nets()
     import tf_slim as slim
 
-    network = spec.NETWORKS[name]
+    network = networks.NETWORKS[name]
     module = importlib.import_module(f"tf_slim.nets.{network.family}")
 
     def build(images: Any) -> None:
@@ -90,13 +95,13 @@ def save_network(
     save(build, path, file_format, seed, size=network.default_image_size)
 
 
-def random_variables(network: spec.Network, seed: int = 0) -> dict[str, Any]:
+def random_variables(network: networks.Network, seed: int = 0) -> dict[str, Any]:
     """A value for every variable of a network, by name relative to its scope: those that `save_network` gives it."""
     generator = np.random.default_rng(seed)
     return {name: random_value(name, shape, generator) for name, shape in network.variables().items()}
 
 
-def save_without_tensorflow(network: spec.Network, path: Path, seed: int = 0, scope: str | None = None) -> None:
+def save_without_tensorflow(network: networks.Network, path: Path, seed: int = 0, scope: str | None = None) -> None:
     """Writes a network of random variables to any target of slimport's, which the path's suffix names.
 
     Args:
@@ -115,7 +120,7 @@ def save_without_tensorflow(network: spec.Network, path: Path, seed: int = 0, sc
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [name for name, network in spec.NETWORKS.items() if network.family in ARG_SCOPES]
+    names = [name for name, network in networks.NETWORKS.items() if network.family in ARG_SCOPES]
     parser.add_argument("network", choices=names)
     parser.add_argument("path", type=Path)
     parser.add_argument("--format", choices=("v1", "v2"), default="v2")
@@ -123,10 +128,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--without-tensorflow", action="store_true")
     arguments = parser.parse_args()
-    classes = arguments.classes or spec.NETWORKS[arguments.network].num_classes
+    classes = arguments.classes or networks.NETWORKS[arguments.network].num_classes
     arguments.path.parent.mkdir(parents=True, exist_ok=True)
     if arguments.without_tensorflow:
-        network = replace(spec.NETWORKS[arguments.network], num_classes=classes)
+        network = replace(networks.NETWORKS[arguments.network], num_classes=classes)
         save_without_tensorflow(network, arguments.path, arguments.seed)
         print(f"{arguments.path}: {arguments.network}, {classes} classes, seed {arguments.seed}")
     else:

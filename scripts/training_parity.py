@@ -13,11 +13,10 @@ import sys
 import warnings
 from typing import Any
 
-import numpy as np
-from make_checkpoint import random_value
+from make_checkpoint import random_variables
 
 from converters.parity.training import LIMIT, Hyperparameters, compare_steps, random_batches, run_both
-from slimport import spec
+from slimport import networks
 
 WAYS: dict[str, dict[str, Any]] = {
     "training": {},
@@ -29,15 +28,14 @@ WAYS: dict[str, dict[str, Any]] = {
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", choices=list(spec.ResNetV2.named()), default="resnet_v2_50")
+    parser.add_argument("--network", choices=list(networks.ResNetV2.named()), default="resnet_v2_50")
     parser.add_argument("--size", default="64x48", help="HxW of the images")
     parser.add_argument("--batch", type=int, default=4)
     chosen = parser.parse_args()
     warnings.filterwarnings("ignore")
-    network = spec.ResNetV2.named()[chosen.network]
+    network = networks.ResNetV2.named()[chosen.network]
     height, width = map(int, chosen.size.split("x"))
-    generator = np.random.default_rng(0)
-    weights = {name: random_value(name, shape, generator) for name, shape in network.variables().items()}
+    weights = random_variables(network)
     print("| | quantity | arrays | worst difference | where, step | 0 in exact arithmetic |")
     print("|---|---|---|---|---|---|")
     ok = True

@@ -1,30 +1,41 @@
 """Ports of ResNet v2 that are wrong in the ways in which people get them wrong, each with where it begins.
 
-Each is slimport's PyTorch port with one thing changed: its weights, its description, one of its parts, or one of the
-functions that it calls. Where a difference begins follows from the network and from what was changed, never from a
-comparison.
+Each is slimport's PyTorch port with one thing changed: its weights, its description, layers of its graph, or modules.
+Where a difference begins follows from the graph and from what was changed, never from a comparison.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from functools import partial
+from itertools import pairwise
 from typing import Any
-from unittest import mock
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from converters import models
-from slimport import spec
-from slimport.pytorch import layers
-from slimport.pytorch.residual_units import RELU, FullPreactivation
+from slimport.graph import Graph, Node
+from slimport.networks import Block, ResNetV2
 
-Weights = dict[str, Any]
-DENSE = {"global_pool": False, "spatial_squeeze": False}
+Weights = Mapping[str, Any]
+Edit = Callable[[Graph, Node], Node]
+"""From a graph and one of its layers to another layer in its place."""
+DENSE = {"output_stride": 4, "global_pool": False, "spatial_squeeze": False}
+
+
+@dataclass(frozen=True)
+class Edited(ResNetV2):
+    """A ResNet v2 with other layers in its graph."""
+
+    edit: Edit = lambda _, node: node
+
+    def graph(self, **arguments: Any) -> Graph:
+        graph = super().graph(**arguments)
+        return replace(graph, nodes=tuple(self.edit(graph, node) for node in graph.nodes))
 
 
 @dataclass(frozen=True)
@@ -33,12 +44,10 @@ class WrongPort:
 
     name: what is wrong.
     how: how people get there.
-    begins: (network, output stride) to the first end point that it touches, relative to the scope.
     weights: changes the variables, by slim's names and in slim's layouts.
     network: changes the description.
-    change: changes the module.
-    unit: stands in for the residual unit.
-    functions: stand in for functions of `slimport.pytorch.layers`.
+    layer: changes a layer of the graph.
+    modules: change the modules of layers, whose scopes match a pattern.
     arguments: under which it shows, of slim and of the port.
     ignored: the arguments that the port does not get.
     odd: whether it shows where every map has odd sides, as from images of a multiple of 32, plus 1.
@@ -47,119 +56,74 @@ class WrongPort:
 
     name: str
     how: str
-    begins: Callable[[spec.Network, int | None], str]
     weights: Callable[[Weights], Weights] = lambda weights: weights
-    network: Callable[[spec.Network], spec.Network] = lambda network: network
-    change: Callable[[Any], object] = lambda _: None
-    unit: type[FullPreactivation] | None = None
-    functions: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
+    network: Callable[[ResNetV2], ResNetV2] = lambda network: network
+    layer: Edit = lambda _, node: node
+    modules: Mapping[str, Callable[[Any], nn.Module]] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     odd: bool = True
     float32: bool = True
 
-    def build(self, network: spec.Network, weights: Mapping[str, Any], scope: str) -> nn.Module:
+    def build(self, network: ResNetV2, weights: Weights, scope: str) -> Any:
         """The wrong port with these weights in."""
+        described, arguments = self._described(network)
+        variables = self.weights(weights)
+        used = [(name, variables[name]) for name in described.variables()]
+        model = models.pytorch_port(described, used, scope=scope, **arguments)
+        for node in model.graph.nodes:
+            for change in self._changes(node):
+                parent, _, name = node.scope.replace("/", ".").rpartition(".")
+                part = model.get_submodule(parent)
+                setattr(part, name, change(getattr(part, name)))
+        return model
+
+    def first_end_point(self, network: ResNetV2, weights: Weights, scope: str) -> str:
+        """The first end point, by slim's name, that depends on a layer which was changed."""
+        right = network.graph(**self.arguments)
+        described, arguments = self._described(network)
+        was, now = by_scope(right), by_scope(described.graph(**arguments))
+        variables = self.weights(weights)
+        touched: set[int] = set()
+        for index, node in enumerate(right.nodes):
+            if (
+                not touched.isdisjoint(node.inputs)
+                or was[node.scope] != now.get(node.scope)
+                or any(not np.array_equal(weights[name], variables[name]) for name, _ in right.variables_of(node))
+                or any(self._changes(node))
+            ):
+                touched.add(index)
+        return next(name for name, point in right.end_point_names(scope).items() if point.node in touched)
+
+    def _described(self, network: ResNetV2) -> tuple[ResNetV2, dict[str, Any]]:
+        """The description of the wrong port, and the arguments that it gets."""
         arguments = {name: value for name, value in self.arguments.items() if name not in self.ignored}
-        variables = self.weights(dict(weights))
-        model = models.pytorch_port(self.network(network), variables.items(), scope=scope, **arguments)
-        if self.unit:
-            for unit in units_of(model):
-                # A subclass without parts of its own, so that the unit keeps its weights.
-                unit.__class__ = self.unit
-        self.change(model)
-        return Patched(model, self.functions) if self.functions else model
+        return Edited(**vars(self.network(network)), edit=self.layer), arguments
 
-    def first_end_point(self, network: spec.Network, scope: str) -> str:
-        """The first end point that it touches, by slim's name."""
-        name = self.begins(network, self.arguments.get("output_stride"))
-        return name if name == "global_pool" else spec.scoped(scope, name)
+    def _changes(self, node: Node) -> Iterator[Callable[[Any], nn.Module]]:
+        return (change for pattern, change in self.modules.items() if fnmatchcase(node.scope, pattern))
 
 
-class Patched(nn.Module):
-    """A port for which some functions of `slimport.pytorch.layers` are others."""
-
-    def __init__(self, model: Any, functions: Mapping[str, Callable[..., Tensor]]) -> None:
-        super().__init__()
-        self.model, self.functions = model, functions
-
-    def end_points(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        with ExitStack() as stack:
-            for name, function in self.functions.items():
-                stack.enter_context(mock.patch.object(layers, name, function))
-            return self.model.end_points(images)
-
-
-# Where it begins
-
-
-def root(*_: object) -> str:
-    return "conv1"
-
-
-def first_unit(layer: str) -> Callable[[spec.Network, int | None], str]:
-    return lambda network, _: f"{network.units()[0].scope}/{layer}"
-
-
-def behind_root(network: spec.Network, _: int | None) -> str:
-    """What takes the first unit's preactivation first."""
-    unit = network.units()[0]
-    return f"{unit.scope}/{'shortcut' if unit.projects else 'conv1'}"
-
-
-def first_square(network: spec.Network, _: int | None) -> str:
-    """The first kernel with as many inputs as outputs."""
-    shapes = ((name.rpartition("/"), shape) for name, shape in network.variables().items())
-    return next(scope for (scope, _, leaf), shape in shapes if leaf == "weights" and shape[2] == shape[3])
-
-
-def first_identity(network: spec.Network, _: int | None) -> str:
-    """The first sum with an identity shortcut."""
-    return next(unit.scope for unit in network.units() if not unit.projects)
-
-
-def first_strided(layer: str) -> Callable[[spec.Network, int | None], str]:
-    return lambda network, _: next(f"{unit.scope}/{layer}" for unit in network.units() if unit.stride > 1)
-
-
-def first_strided_identity(network: spec.Network, _: int | None) -> str:
-    return next(unit.scope for unit in network.units() if unit.stride > 1 and not unit.projects)
-
-
-def first_of_strided_block(network: spec.Network, _: int | None) -> str:
-    """The first unit of the first block that strides; where it projects, the shortcut strides too."""
-    block = next(block for block in network.blocks if block.units[-1].stride > 1)
-    unit = next(unit for unit in network.units() if unit.scope.startswith(f"{block.scope}/"))
-    return f"{unit.scope}/{'shortcut' if unit.projects else 'conv2'}"
-
-
-def first_unstrided_by_output_stride(network: spec.Network, output_stride: int | None) -> str:
-    """The first unit that an output stride keeps from striding."""
-    pairs = zip(network.units(), network.units(output_stride), strict=True)
-    return next(f"{dense.scope}/conv2" for nominal, dense in pairs if nominal.stride > dense.stride)
-
-
-def first_dilated(network: spec.Network, output_stride: int | None) -> str:
-    return next(f"{unit.scope}/conv2" for unit in network.units(output_stride) if unit.rate > 1)
-
-
-def features(*_: object) -> str:
-    """`postnorm` is no end point; the pooled features are the first that it touches."""
-    return "global_pool"
-
-
-def logits(*_: object) -> str:
-    return "logits"
-
-
-# What is changed
-
-
-def each(leaf: str, change: Callable[[Any], Any], where: str = "") -> Callable[[Weights], Weights]:
-    """Changes every variable whose name ends in `leaf` and contains `where`."""
-    return lambda weights: {
-        name: change(array) if name.endswith(leaf) and where in name else array for name, array in weights.items()
+def by_scope(graph: Graph) -> dict[str, Any]:
+    """What each layer computes, and of which layers, by its scope."""
+    return {
+        node.scope: (node.op, node.channels, node.attributes, [graph.nodes[index].scope for index in node.inputs])
+        for node in graph.nodes
     }
+
+
+# Changes of weights
+
+
+def each(changes: Mapping[str, Callable[[Any], Any]]) -> Callable[[Weights], Weights]:
+    """Changes every variable whose name matches a pattern."""
+
+    def change(name: str, array: Any) -> Any:
+        for pattern, changed in changes.items():
+            array = changed(array) if fnmatchcase(name, pattern) else array
+        return array
+
+    return lambda weights: {name: change(name, array) for name, array in weights.items()}
 
 
 def swapped(one: str, other: str) -> Callable[[Weights], Weights]:
@@ -182,10 +146,13 @@ def reshaped(kernel: Any) -> Any:
     return kernel.reshape(kernel.shape[::-1][:2] + kernel.shape[:2]).transpose(2, 3, 1, 0)
 
 
-def stride_first(network: spec.Network) -> spec.Network:
+# Changes of the description
+
+
+def stride_first(network: ResNetV2) -> ResNetV2:
     """Every block's stride in its first unit."""
 
-    def moved(block: spec.Block) -> spec.Block:
+    def moved(block: Block) -> Block:
         strides = [unit.stride for unit in block.units][::-1]
         units = (replace(unit, stride=stride) for unit, stride in zip(block.units, strides, strict=True))
         return replace(block, units=tuple(units))
@@ -193,347 +160,247 @@ def stride_first(network: spec.Network) -> spec.Network:
     return replace(network, blocks=tuple(map(moved, network.blocks)))
 
 
-def without_background(network: spec.Network) -> spec.Network:
+def without_background(network: ResNetV2) -> ResNetV2:
     return replace(network, num_classes=(network.num_classes or 0) - 1)
 
 
-def units_of(model: Any) -> list[FullPreactivation]:
-    return [module for module in model.modules() if isinstance(module, FullPreactivation)]
+# Changes of a layer
 
 
-def set_epsilon(epsilon: float) -> Callable[[Any], None]:
-    def change(model: Any) -> None:
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eps = epsilon
-
-    return change
+def with_attributes(node: Node, **attributes: Any) -> Node:
+    return replace(node, attributes={**node.attributes, **attributes})
 
 
-def pad_at_end(convolution: nn.Conv2d) -> None:
-    """Padding of a strided convolution as TensorFlow's SAME has it on even sides: the larger half behind."""
-    stride = convolution.stride[0]
+def layers(pattern: str, op: str | None = None, to: str | None = None, **attributes: Any) -> Edit:
+    """Other attributes, or another op, for the layers whose scopes match a pattern."""
 
-    def pad(module: Any, inputs: tuple[Tensor, ...]) -> Tensor:
-        kernel_size = module.kernel_size[0]
-        totals = [max((-(-side // stride) - 1) * stride + kernel_size - side, 0) for side in inputs[0].shape[2:]]
-        (top, left), (height, width) = [total // 2 for total in totals], totals
-        return F.pad(inputs[0], (left, width - left, top, height - top))
+    def edit(_: Graph, node: Node) -> Node:
+        found = fnmatchcase(node.scope, pattern) and op in (None, node.op)
+        return replace(with_attributes(node, **attributes), op=to or node.op) if found else node
 
-    convolution.padding = (0, 0)
-    convolution.register_forward_pre_hook(pad)
+    return edit
 
 
-def pad_strided_at_end(model: Any) -> None:
-    for unit in units_of(model):
-        if unit.stride > 1:
-            pad_at_end(unit.conv2)
+def batch_norms(**settings: Any) -> Edit:
+    """Other settings for every BatchNorm."""
+
+    def edit(_: Graph, node: Node) -> Node:
+        if node.op == "batch_norm":
+            return with_attributes(node, **settings)
+        return with_attributes(node, normalizer={**node.normalizer, **settings}) if node.normalizer else node
+
+    return edit
 
 
-def stride_in_conv1(model: Any) -> None:
-    for unit in units_of(model):
-        unit.conv1.stride, unit.conv2.stride = unit.conv2.stride, (1, 1)
+def stride_in_conv1(graph: Graph, node: Node) -> Node:
+    unit, _, name = node.scope.rpartition("/")
+    if unit and name == "conv1":
+        conv2 = next(other for other in graph.nodes if other.scope == f"{unit}/conv2")
+        return with_attributes(node, strides=conv2.attributes["strides"])
+    return with_attributes(node, strides=(1, 1)) if name == "conv2" else node
 
 
-def set_rate(unit: FullPreactivation, rate: int) -> None:
-    unit.conv2.dilation = unit.conv2.padding = (rate, rate)
+def projection_of_input(graph: Graph, node: Node) -> Node:
+    projects = node.op == "conv2d" and node.scope.endswith("/shortcut")
+    return replace(node, inputs=graph.nodes[node.inputs[0]].inputs) if projects else node
 
 
-def rates_early(model: Any) -> None:
+def identity_of_preactivation(graph: Graph, node: Node) -> Node:
+    """Whatever takes a unit's input takes its preactivation."""
+    preacts = {other.inputs[0]: index for index, other in enumerate(graph.nodes) if other.scope.endswith("/preact")}
+    if node.scope.endswith("/preact"):
+        return node
+    return replace(node, inputs=tuple(preacts.get(index, index) for index in node.inputs))
+
+
+def rates_early(graph: Graph, node: Node) -> Node:
     """Each unit at the rate of the next one."""
-    units = units_of(model)
-    for unit, rate in zip(units, [unit.conv2.dilation[0] for unit in units[1:]], strict=False):
-        set_rate(unit, rate)
+    units = [other for other in graph.nodes if other.scope.endswith("/conv2")]
+    rates = {one.scope: following.attributes["rate"] for one, following in pairwise(units)}
+    return with_attributes(node, rate=rates[node.scope]) if node.scope in rates else node
 
 
-def no_rates(model: Any) -> None:
-    for unit in units_of(model):
-        set_rate(unit, 1)
+# Modules
 
 
-def remove_postnorm(model: Any) -> None:
-    model.postnorm = nn.Identity()
+class Lambda(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.function(inputs)
 
 
-def both_signs_of_postnorm(model: Any) -> None:
-    """The parts that ReLU leaves of the output and of its negative: their difference is the output."""
-    model.postnorm.register_forward_hook(lambda *hooked: torch.cat([hooked[-1], -hooked[-1]]))
-
-
-def pool_both_signs(inputs: Tensor) -> Tensor:
-    positive, negative = inputs.chunk(2)
-    return (positive - negative).mean((2, 3), keepdim=True)
-
-
-def pool_before_postnorm(model: Any) -> None:
-    model.postnorm.register_forward_pre_hook(lambda _, inputs: inputs[0].mean((2, 3), keepdim=True))
-
-
-def relu_of_conv1(model: Any) -> None:
-    model.conv1.register_forward_hook(lambda *hooked: F.relu(hooked[-1]))
-
-
-def reshape_images(model: Any) -> None:
+def reshape_images(images: Tensor) -> Tensor:
     """The bytes of NHWC images read as NCHW."""
-    model.conv1.register_forward_pre_hook(lambda _, inputs: inputs[0].permute(0, 2, 3, 1).reshape(inputs[0].shape))
+    return images.permute(0, 2, 3, 1).reshape(images.shape)
 
 
-class ReluOfSum(FullPreactivation):
-    after_addition = RELU
-
-
-class IdentityOfPreactivation(FullPreactivation):
-    def carry(self, inputs: Tensor, preact: Tensor) -> Tensor:
-        return super().carry(inputs if self.shortcut else preact, preact)
-
-
-class ProjectionOfInput(FullPreactivation):
-    def carry(self, inputs: Tensor, preact: Tensor) -> Tensor:
-        return super().carry(inputs, inputs if self.shortcut else preact)
-
-
-def zero_padded_pool(inputs: Tensor) -> Tensor:
+def pad_with_zeros(inputs: Tensor) -> Tensor:
     height, width = inputs.shape[2:]
-    return F.max_pool2d(F.pad(inputs, (width % 2, 1, height % 2, 1)), 3, 2)
+    return F.pad(inputs, (width % 2, 1, height % 2, 1))
 
 
 WRONG_PORTS = (
     WrongPort(
         "images reshaped to NCHW, not transposed",
         "`images.reshape(n, 3, h, w)`",
-        root,
-        change=reshape_images,
+        modules={"conv1": lambda conv1: nn.Sequential(Lambda(reshape_images), conv1)},
     ),
     WrongPort(
         "RGB and BGR swapped",
         "a network that took images from OpenCV",
-        root,
-        weights=lambda weights: weights | {"conv1/weights": weights["conv1/weights"][:, :, ::-1]},
+        weights=each({"conv1/weights": lambda kernel: kernel[:, :, ::-1]}),
     ),
     WrongPort(
         "kernels reshaped to OIHW, not transposed",
         "`weights.reshape(module.weight.shape)`",
-        root,
-        weights=each("weights", reshaped),
+        weights=each({"*weights": reshaped}),
     ),
     WrongPort(
         "height and width of kernels swapped",
         "`transpose()` of all axes, OIWH",
-        root,
-        weights=each("weights", lambda kernel: kernel.transpose(1, 0, 2, 3)),
+        weights=each({"*weights": lambda kernel: kernel.transpose(1, 0, 2, 3)}),
     ),
     WrongPort(
         "kernels flipped",
         "convolution as mathematics has it, or a Theano habit",
-        root,
-        weights=each("weights", lambda kernel: kernel[::-1, ::-1]),
+        weights=each({"*weights": lambda kernel: kernel[::-1, ::-1]}),
     ),
     WrongPort(
         "input and output channels swapped where both are as many",
         "a transposition found by trying until the shapes fit",
-        first_square,
-        weights=each("weights", transposed_where_square),
+        weights=each({"*weights": transposed_where_square}),
     ),
     WrongPort(
         "weights rounded to float16",
         "a file saved in half precision to make it small",
-        root,
-        weights=each("", lambda array: array.astype(np.float16).astype(array.dtype)),
+        weights=each({"*": lambda array: array.astype(np.float16).astype(array.dtype)}),
     ),
     WrongPort(
         "conv1 padded as TensorFlow's SAME",
         "`conv2d_same` taken for SAME: pads (2, 3) on even sides",
-        root,
-        change=lambda model: pad_at_end(model.conv1),
+        layer=layers("conv1", padding="SAME"),
         odd=False,
     ),
-    WrongPort(
-        "conv1 with ReLU",
-        "the root of ResNet v1",
-        root,
-        change=relu_of_conv1,
-    ),
+    WrongPort("conv1 with ReLU", "the root of ResNet v1", layer=layers("conv1", activation="relu")),
     WrongPort(
         "pool1 padded alike on both sides",
         "`MaxPool2d(3, 2, padding=1)`, what SAME is taken for",
-        behind_root,
-        functions={"pool1": lambda inputs: F.max_pool2d(inputs, 3, 2, padding=1)},
+        modules={"pool1": lambda _: nn.MaxPool2d(3, 2, padding=1)},
         odd=False,
     ),
     WrongPort(
         "pool1 padded with zeros",
         "`ZeroPadding2D` or `F.pad` before the pool, as in keras.applications; nothing has made conv1 positive",
-        behind_root,
-        functions={"pool1": zero_padded_pool},
+        modules={"pool1": lambda _: nn.Sequential(Lambda(pad_with_zeros), nn.MaxPool2d(3, 2))},
     ),
     WrongPort(
         "pool1 without padding",
         "the VALID of the code that accompanies arXiv:1512.03385",
-        behind_root,
-        functions={"pool1": lambda inputs: F.max_pool2d(inputs, 3, 2)},
+        layer=layers("pool1", padding="VALID"),
     ),
-    WrongPort(
-        "stride in the first unit of a block",
-        "timm, torchvision and the paper",
-        first_of_strided_block,
-        network=stride_first,
-    ),
-    WrongPort(
-        "stride in the 1x1 convolution of a unit",
-        "the first ResNets, in Caffe",
-        first_strided("conv1"),
-        change=stride_in_conv1,
-    ),
+    WrongPort("stride in the first unit of a block", "timm, torchvision and the paper", network=stride_first),
+    WrongPort("stride in the 1x1 convolution of a unit", "the first ResNets, in Caffe", layer=stride_in_conv1),
     WrongPort(
         "strided conv2 padded as TensorFlow's SAME",
         "`conv2d_same` taken for SAME: pads (0, 1) on even sides",
-        first_strided("conv2"),
-        change=pad_strided_at_end,
+        layer=layers("*/conv2", padding="SAME"),
         odd=False,
     ),
     WrongPort(
         "identity shortcut subsampled by an average pool",
         "ResNet-D",
-        first_strided_identity,
-        functions={"subsample": lambda inputs, factor: F.avg_pool2d(inputs, factor, ceil_mode=True)},
+        layer=layers("*/shortcut", "max_pool2d", to="avg_pool2d", kernel_size=(2, 2)),
     ),
     WrongPort(
         "identity shortcut subsampled by a 2x2 max pool",
         "slim's `max_pool2d(inputs, [1, 1], stride=factor)` read in haste",
-        first_strided_identity,
-        functions={"subsample": lambda inputs, factor: F.max_pool2d(inputs, factor, ceil_mode=True)},
+        layer=layers("*/shortcut", "max_pool2d", kernel_size=(2, 2)),
     ),
     WrongPort(
         "projection taken from the input, not from the preactivation",
         "the shortcut of ResNet v1",
-        first_unit("shortcut"),
-        unit=ProjectionOfInput,
+        layer=projection_of_input,
     ),
     WrongPort(
         "identity shortcut taken from the preactivation",
         "one rule for both kinds of shortcut",
-        first_identity,
-        unit=IdentityOfPreactivation,
+        layer=identity_of_preactivation,
     ),
-    WrongPort(
-        "ReLU after the addition",
-        "the unit of ResNet v1",
-        lambda network, _: network.units()[0].scope,
-        unit=ReluOfSum,
-    ),
+    WrongPort("ReLU after the addition", "the unit of ResNet v1", layer=layers("*", "add", activation="relu")),
     WrongPort(
         "no bias in the projections",
         "`bias=False`, as every other ResNet has it",
-        first_unit("shortcut"),
-        weights=each("biases", np.zeros_like, "/shortcut/"),
+        layer=layers("*/shortcut", "conv2d", biases=False),
     ),
-    WrongPort(
-        "no bias in conv3",
-        "`bias=False`, as every other ResNet has it",
-        first_unit("conv3"),
-        weights=each("biases", np.zeros_like, "/conv3/"),
-    ),
-    WrongPort(
-        "epsilon 1e-3",
-        "the default of Keras and of slim.batch_norm",
-        behind_root,
-        change=set_epsilon(1e-3),
-    ),
-    WrongPort(
-        "epsilon 1.001e-5",
-        "keras.applications",
-        behind_root,
-        change=set_epsilon(1.001e-5),
-        float32=False,
-    ),
-    WrongPort(
-        "gamma and beta swapped",
-        "both have one number for each channel",
-        behind_root,
-        weights=swapped("gamma", "beta"),
-    ),
+    WrongPort("no bias in conv3", "`bias=False`, as every other ResNet has it", layer=layers("*/conv3", biases=False)),
+    WrongPort("epsilon 1e-3", "the default of Keras and of slim.batch_norm", layer=batch_norms(epsilon=1e-3)),
+    WrongPort("epsilon 1.001e-5", "keras.applications", layer=batch_norms(epsilon=1.001e-5), float32=False),
+    WrongPort("gamma and beta swapped", "both have one number for each channel", weights=swapped("gamma", "beta")),
     WrongPort(
         "gamma left out",
         "slim.batch_norm's default `scale=False`, which `resnet_arg_scope` overrides",
-        behind_root,
-        weights=each("gamma", np.ones_like),
+        layer=batch_norms(scale=False),
     ),
     WrongPort(
         "moving mean and moving variance swapped",
         "both have one number for each channel",
-        behind_root,
         weights=swapped("moving_mean", "moving_variance"),
     ),
     WrongPort(
         "moving averages not converted",
         "`load_state_dict(strict=False)`, or only the trainable variables",
-        behind_root,
-        weights=lambda weights: each("moving_variance", np.ones_like)(each("moving_mean", np.zeros_like)(weights)),
+        weights=each({"*/moving_mean": np.zeros_like, "*/moving_variance": np.ones_like}),
     ),
     WrongPort(
         "BatchNorm in training mode",
         "no `model.eval()`",
-        behind_root,
-        change=lambda model: model.train(),
+        modules=dict.fromkeys(("*/preact", "*/conv1", "*/conv2", "postnorm"), nn.Module.train),
     ),
-    WrongPort(
-        "no postnorm",
-        "ResNet v1 has none",
-        features,
-        change=remove_postnorm,
-    ),
-    WrongPort(
-        "postnorm without ReLU",
-        "`BatchNorm` alone",
-        features,
-        change=both_signs_of_postnorm,
-        functions={"global_pool": pool_both_signs},
-    ),
+    WrongPort("no postnorm", "ResNet v1 has none", modules={"postnorm": nn.Identity}),
+    WrongPort("postnorm without ReLU", "`BatchNorm` alone", layer=layers("postnorm", activation=None)),
     WrongPort(
         "global pool before postnorm",
         "the order of ResNet v1",
-        features,
-        change=pool_before_postnorm,
+        modules={"postnorm": lambda postnorm: nn.Sequential(nn.AdaptiveAvgPool2d(1), postnorm)},
     ),
     WrongPort(
         "global max pool",
         "slim's name of the operation is `pool5`",
-        features,
-        functions={"global_pool": lambda inputs: inputs.amax((2, 3), keepdim=True)},
+        modules={"global_pool": lambda _: nn.AdaptiveMaxPool2d(1)},
     ),
     WrongPort(
         "background class dropped",
         "1000 classes, as others have",
-        logits,
         network=without_background,
-        weights=each("", lambda array: array[..., 1:], "logits/"),
+        weights=each({"logits/*": lambda array: array[..., 1:]}),
     ),
     WrongPort(
         "background class moved to the end",
         "labels that begin with 0",
-        logits,
-        weights=each("", lambda array: np.roll(array, -1, -1), "logits/"),
+        weights=each({"logits/*": partial(np.roll, shift=-1, axis=-1)}),
     ),
     WrongPort(
         "output stride ignored",
         "a network for classification, run densely",
-        first_unstrided_by_output_stride,
-        arguments={"output_stride": 4, **DENSE},
+        arguments=DENSE,
         ignored=("output_stride",),
     ),
     WrongPort(
         "strides left out, and no atrous rates in their stead",
         "`stride=1`, and nothing else",
-        first_dilated,
-        change=no_rates,
-        arguments={"output_stride": 4, **DENSE},
+        layer=layers("*/conv2", rate=(1, 1)),
+        arguments=DENSE,
     ),
     WrongPort(
         "atrous rate applied one unit early",
         "the unit that would have strided, already dilated",
-        first_unstrided_by_output_stride,
-        change=rates_early,
-        arguments={"output_stride": 4, **DENSE},
+        layer=rates_early,
+        arguments=DENSE,
     ),
 )
 """In the order in which they show in a network."""

@@ -331,13 +331,13 @@ def features(net: Tensor) -> Tensor:
 
 def _layer(function: Callable[Concatenate[Tensor, P], Tensor]) -> Callable[Concatenate[Tensor, P], Tensor]:
     """Gives a layer the defaults of `arg_scope`."""
-    names = tuple(inspect.signature(function).parameters)
+    signature = inspect.signature(function)
 
     @wraps(function)
     def with_defaults(inputs: Tensor, *args: P.args, **kwargs: P.kwargs) -> Tensor:
-        given = {**dict(zip(names[1:], args, strict=False)), **kwargs}
+        given = signature.bind_partial(inputs, *args, **kwargs).arguments
         defaults = _recording.get().defaults.get(function.__name__, {})
-        return function(inputs, **{**defaults, **given})  # type: ignore[call-arg]
+        return function(**{**defaults, **given})  # type: ignore[call-arg]
 
     return with_defaults  # type: ignore[return-value]
 
@@ -359,8 +359,10 @@ def _add(
     if (name := attributes.get("activation")) not in (None, *ACTIVATIONS):
         raise ValueError(f"no activation is named {name!r}; there are {', '.join(ACTIVATIONS)}")
     reached = None
-    if stride is not None and first.stride is not None:
-        height, width = (max(1, s * by // up_by) for s, by, up_by in zip(first.stride, stride, up, strict=True))
+    # A gate, which is no map, may come before the map that it multiplies.
+    before = next((tensor.node.stride for tensor in inputs if tensor.node.stride is not None), None)
+    if stride is not None and before is not None:
+        height, width = (max(1, s * by // up_by) for s, by, up_by in zip(before, stride, up, strict=True))
         reached = height, width
     where = recorder.scope if scope is None else scoped(recorder.scope, scope)
     channels = first.channels if channels is None else channels
@@ -433,17 +435,20 @@ def conv2d_same(
     stride: int,
     rate: int = 1,
     *,
-    activation: str | None = "relu",
     scope: str,
+    **settings: Any,
 ) -> Tensor:
     """`resnet_utils.conv2d_same`: a strided convolution that equals the unstrided SAME one, subsampled.
 
     TensorFlow's own strided SAME convolution pads an even side at its end only, and so reads other pixels.
+
+    Args:
+      settings: the other arguments of `conv2d`.
     """
     total = rate * (kernel_size - 1)
     side = total // 2, total - total // 2
     padding: Padding = "SAME" if stride == 1 else (side, side)
-    return conv2d(inputs, num_outputs, kernel_size, stride, padding, rate, activation=activation, scope=scope)
+    return conv2d(inputs, num_outputs, kernel_size, stride, padding, rate, scope=scope, **settings)
 
 
 @_layer
@@ -621,6 +626,8 @@ def avg_pool2d(
     Args:
       clipped: whether the kernel shrinks to a map that is smaller (`_reduced_kernel_size_for_small_input` in slim).
     """
+    if clipped and padding == "SAME":
+        raise ValueError("a clipped average pool is VALID, as slim's are")
     return _add(
         "avg_pool2d",
         [inputs],

@@ -18,7 +18,9 @@ from conftest import ROOT
 from sklearn.datasets import load_digits
 from torch.nn.functional import cross_entropy
 
-from slimport.pytorch.residual_units import cifar_resnet
+from slimport import pytorch
+from slimport.networks.residual_units import cifar_resnet
+from slimport.pytorch.training import initialize
 
 SMALL = ("--depth", "8", "--width", "4", "--steps", "2", "--batch", "16", "--learning-rate", "0.01")
 # Fig. 4(a-e) and 2(a-f), of which the original is in both, and two settings of table 1 besides.
@@ -66,9 +68,11 @@ def test_the_norms_are_those_of_autograds_gradients_at_the_unit_inputs(measured:
     batch = torch.randperm(1500, generator=torch.Generator().manual_seed(5))[:16]
     for name in ("original", "full_preactivation"):
         torch.manual_seed(5)
-        network = cifar_resnet(8, name, in_channels=1, width=4)
+        network = pytorch.build(cifar_resnet(8, name, in_channels=1, width=4))
+        initialize(network)
         inputs: list[Any] = []
-        for unit in network.units:
+        for stage in (1, 2, 3):
+            unit = network.get_submodule(f"stage{stage}.unit_1")
             unit.register_forward_pre_hook(lambda _, arguments, inputs=inputs: inputs.append(arguments[0]))
         logits = network(images[batch])
         for x in inputs:

@@ -7,7 +7,7 @@ import inspect
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +31,12 @@ from slimport.nets import inception_v3, resnet, resnet_utils, resnet_v1, resnet_
 TF_SLIMS_TESTS = {"resnet_v1_test": 15, "resnet_v2_test": 15, "vgg_test": 21}
 # tf_slim's own code for each family. The deeper ResNets v1 differ from it and each other by the blocks of v2 alone.
 NAMES = ("resnet_v1_50", "resnet_v2_50", "resnet_v2_101", "resnet_v2_152", "resnet_v2_200")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _fast_graphs() -> Iterator[None]:
+    with building_graphs():
+        yield
 
 
 def test_the_judge_imports_nothing_that_it_judges() -> None:
@@ -72,7 +78,7 @@ def test_variables_end_points_and_outputs_are_tf_slims(name: str) -> None:
     theirs, ours = tf_slims_and_ours(name)
     images = random_images((2, 65, 50, 3))
     runs = []
-    with tf.Graph().as_default(), building_graphs(), tf.Session() as session:
+    with tf.Graph().as_default(), tf.Session() as session:
         inputs = tf.constant(images)
         for module, more in ((theirs, {}), (ours, {"spatial_squeeze": False})):
             before = len(tf.global_variables())
@@ -83,7 +89,7 @@ def test_variables_end_points_and_outputs_are_tf_slims(name: str) -> None:
             variables = tf.global_variables()[before:]
             runs.append((variables, end_points))
         their_variables, our_variables = runs[0][0], runs[1][0]
-        assert in_words(our_variables) == in_words(their_variables)
+        assert described(our_variables) == described(their_variables)
         generator = np.random.default_rng(0)
         feeds = {}
         for mine, other in zip(our_variables, their_variables, strict=True):
@@ -100,7 +106,7 @@ def test_variables_end_points_and_outputs_are_tf_slims(name: str) -> None:
             np.testing.assert_array_equal(our_values[end_point], value, err_msg=end_point)
 
 
-def in_words(variables: list[Any]) -> list[tuple[str, list[int], str]]:
+def described(variables: list[Any]) -> list[tuple[str, list[int], str]]:
     """Names in the network, shapes and dtypes."""
     return [(v.op.name.split("/net/")[1], v.shape.as_list(), v.dtype.name) for v in variables]
 
@@ -161,7 +167,7 @@ def test_no_classes_may_be_written_as_0_in_every_framework() -> None:
     import slimport.keras
     import slimport.pytorch
 
-    with tf.Graph().as_default(), building_graphs():
+    with tf.Graph().as_default():
         _, end_points = getattr(resnet_v2, name)(tf.zeros((1, 33, 33, 3)), 0, is_training=False)
     _, recorded = getattr(slimport.pytorch, name)(0).end_points(torch.zeros(1, 3, 33, 33))
     assert list(recorded) == list(end_points)
@@ -229,8 +235,8 @@ def test_networks_take_slims_arguments_in_slims_order() -> None:
             "inputs num_classes is_training dropout_keep_prob spatial_squeeze reuse scope fc_conv_padding global_pool"
         )
     assert arguments(inception_v3.inception_v3) == (
-        "inputs num_classes is_training dropout_keep_prob min_depth depth_multiplier prediction_fn spatial_squeeze reuse "
-        "create_aux_logits scope global_pool"
+        "inputs num_classes is_training dropout_keep_prob min_depth depth_multiplier prediction_fn spatial_squeeze "
+        "reuse create_aux_logits scope global_pool"
     )
 
 
@@ -239,7 +245,7 @@ def test_a_depth_multiplier_leaves_the_least_depth() -> None:
     assert [block.args[-1]["depth_bottleneck"] for block in blocks] == [9, 12, 25, 51]
 
 
-def described(blocks: list[resnet_utils.Block], **more: Any) -> SimpleNamespace:
+def description(blocks: list[resnet_utils.Block], **more: Any) -> SimpleNamespace:
     """A description with the blocks of slim."""
     units = [[SimpleNamespace(rate=1, **{"depth_bottleneck": None, **unit}) for unit in block.args] for block in blocks]
     return SimpleNamespace(
@@ -265,21 +271,21 @@ def lite() -> list[resnet_utils.Block]:
     [
         (
             lambda images: resnet_v1.build(
-                described(small(resnet_v1), num_classes=7, include_root_block=False), images
+                description(small(resnet_v1), num_classes=7, include_root_block=False), images
             ),
             lambda images: resnet_v1.resnet_v1(images, small(resnet_v1), 7, include_root_block=False),
             33,
         ),
         (
             lambda images: resnet_v2.build(
-                described(small(resnet_v2), num_classes=None, include_root_block=True), images, output_stride=8
+                description(small(resnet_v2), num_classes=None, include_root_block=True), images, output_stride=8
             ),
             lambda images: resnet_v2.resnet_v2(images, small(resnet_v2), None, output_stride=8),
             33,
         ),
         (
             lambda images: resnet_v1_beta.build(
-                described(lite(), num_classes=7, root_depths=(16, 16, 32), lite=True),
+                description(lite(), num_classes=7, root_depths=(16, 16, 32), lite=True),
                 images,
                 output_stride=16,
                 multi_grid=(1, 2),
@@ -322,7 +328,7 @@ def test_a_description_is_built_as_slims_function_builds_it(
 ) -> None:
     graphs = []
     for function in (build, network):
-        with tf.Graph().as_default() as graph, building_graphs():
+        with tf.Graph().as_default() as graph:
             _, end_points = function(tf.zeros((1, size, size, 3)))
         graphs.append((graph.as_graph_def(), [(name, tensor.name) for name, tensor in end_points.items()]))
     assert graphs[0] == graphs[1]
@@ -344,7 +350,7 @@ def inceptions() -> dict[str, dict[str, Any]]:
         "features": (ours, {"num_classes": None}),
         "global features": (ours, {"num_classes": 0, "global_pool": True}),
     }
-    with tf.Graph().as_default(), building_graphs(), tf.Session() as session:
+    with tf.Graph().as_default(), tf.Session() as session:
         images = tf.constant(random_images((2, *INCEPTION_SIZE, 3)))
         end_points = {}
         for name, (network, more) in variants.items():
@@ -395,7 +401,7 @@ def test_inception_v3_without_classes_returns_the_pooled_features(
 
 
 def test_inception_v3_finds_the_pooled_features_behind_dropout() -> None:
-    with tf.Graph().as_default(), building_graphs(), tf.Session() as session:
+    with tf.Graph().as_default(), tf.Session() as session:
         images = tf.constant(random_images((1, *INCEPTION_SIZE, 3)))
         _, end_points = inception_v3.inception_v3(images, 7, dropout_keep_prob=0.5, depth_multiplier=0.1)
         session.run(tf.global_variables_initializer())
@@ -406,7 +412,7 @@ def test_inception_v3_finds_the_pooled_features_behind_dropout() -> None:
 
 
 def test_inception_v3s_window_is_8x8_where_the_size_is_not_known() -> None:
-    with tf.Graph().as_default() as graph, building_graphs():
+    with tf.Graph().as_default() as graph:
         inception_v3.inception_v3(tf.placeholder(tf.float32, (None, None, None, 3)), None, **INCEPTION)
         pool = graph.get_operation_by_name("InceptionV3/Logits/AvgPool_1a_8x8/AvgPool")
         assert list(pool.get_attr("ksize")) == [1, 8, 8, 1]

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL
+from conftest import SMALL, SMALL_V1
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import slimport.pytorch
-from slimport import networks
-from slimport.pytorch import residual_units
-from slimport.pytorch.residual_units import BRANCHES, SHORTCUTS, ConstantScaling, cifar_resnet
+from slimport import graph, pytorch
+from slimport.networks import ResNetV1, ResNetV2, Unit
+from slimport.networks.residual_units import BRANCHES, SHORTCUTS, cifar_resnet, residual_unit
+from slimport.networks.resnet import resnet_arg_scope
+from slimport.pytorch.training import initialize
 
 # The branches of Fig. 4, basic and bottleneck, as one reads them there from top to bottom.
 FIG_4 = {
@@ -39,8 +39,58 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def unit_of(depth_in: int, depth: int, inner: int, stride: int = 1) -> networks.PlacedUnit:
-    return networks.PlacedUnit("unit", depth_in, depth, inner, stride, rate=1, ends_block=None)
+class Recorded:
+    """A definition of any kind as a description, with what the PyTorch interpreter asks of one."""
+
+    name = default_scope = ""
+
+    def __init__(self, definition: Callable[[graph.Tensor], graph.Tensor], in_channels: int) -> None:
+        def under_a_scope(images: graph.Tensor) -> graph.Tensor:
+            with resnet_arg_scope(), graph.scope("unit"):
+                return definition(images)
+
+        self.recorded = graph.record(under_a_scope, in_channels)
+
+    def with_defaults(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        return arguments
+
+    def graph(self) -> graph.Graph:
+        return self.recorded
+
+
+def module_of(definition: Callable[[graph.Tensor], graph.Tensor], in_channels: int) -> Any:
+    """The module of a definition, in float64."""
+    return pytorch.Network(Recorded(definition, in_channels)).double()  # type: ignore[arg-type]
+
+
+def unit_of(
+    depth_in: int,
+    unit: Unit,
+    branch: str = "full_preactivation",
+    shortcut: str = "identity",
+    *,
+    bottleneck: bool = True,
+    **settings: float,
+) -> Any:
+    """The module of one residual unit, in float64."""
+
+    def definition(images: graph.Tensor) -> graph.Tensor:
+        return residual_unit(images, unit, BRANCHES[branch], shortcut, bottleneck=bottleneck, **settings)
+
+    return module_of(definition, depth_in)
+
+
+def part_of(unit: Any) -> Any:
+    """The part that has a unit's layers; slim's units have a scope of their own."""
+    children = dict(unit.named_children())
+    return children.get("bottleneck_v1", children.get("bottleneck_v2", unit))
+
+
+def residual_of(module: Any, inputs: Tensor) -> Tensor:
+    """F(x): what the last convolution gives, after its BatchNorm and ReLU if it has them."""
+    name = [name for name in module.graph.end_point_names("") if name.endswith(("/conv2", "/conv3"))][-1]
+    found: Tensor = module.features(inputs, [name])[name]
+    return found
 
 
 def shaken(module: Any, seed: int = 0) -> Any:
@@ -59,7 +109,7 @@ def random(*shape: int, seed: int = 1) -> Tensor:
 
 def as_in_fig_4(name: str, unit: Any, inputs: Tensor, *, bottleneck: bool) -> Tensor:
     """The unit's output, by its own weights and the figure's order."""
-    layers = [m for n, m in unit.named_modules() if not n.startswith("shortcut")]
+    layers = list(unit.modules())
     weights = iter([m for m in layers if isinstance(m, nn.Conv2d)])
     norms = iter([m for m in layers if isinstance(m, nn.BatchNorm2d)])
     order = FIG_4[name].split()
@@ -87,7 +137,7 @@ def as_in_fig_4(name: str, unit: Any, inputs: Tensor, *, bottleneck: bool) -> Te
 @pytest.mark.parametrize("bottleneck", [False, True])
 @pytest.mark.parametrize("name", BRANCHES)
 def test_a_branch_has_the_order_of_its_figure(name: str, bottleneck: bool) -> None:
-    unit = shaken(BRANCHES[name](unit_of(6, 6, 3 if bottleneck else 6), bottleneck=bottleneck)).eval()
+    unit = shaken(unit_of(6, Unit(6, 3 if bottleneck else 6), name, bottleneck=bottleneck)).eval()
     inputs = random(2, 6, 5, 7)
     torch.testing.assert_close(unit(inputs), as_in_fig_4(name, unit, inputs, bottleneck=bottleneck), rtol=0, atol=1e-12)
 
@@ -95,59 +145,75 @@ def test_a_branch_has_the_order_of_its_figure(name: str, bottleneck: bool) -> No
 @pytest.mark.parametrize("bottleneck", [False, True])
 def test_all_branches_have_the_same_components_but_for_a_bias_or_a_batch_norm(bottleneck: bool) -> None:
     counts = set()
-    for branch in BRANCHES.values():
-        modules = list(branch(unit_of(6, 6, 6), bottleneck=bottleneck).modules())
+    for branch in BRANCHES:
+        modules = list(unit_of(6, Unit(6, 6), branch, bottleneck=bottleneck).modules())
         counts.add(tuple(sum(isinstance(m, kind) for m in modules) for kind in (nn.Conv2d, nn.BatchNorm2d)))
     assert counts == {(3, 3) if bottleneck else (2, 2)}
 
 
-@pytest.mark.parametrize(("branch", "family"), [("full_preactivation", "resnet_v2"), ("original", "resnet_v1")])
-def test_the_bottleneck_of_a_branch_is_the_unit_of_the_family_that_has_it(branch: str, family: str) -> None:
-    network = getattr(slimport.pytorch, family)(SMALL.blocks, 7)
-    its_units = [m for m in network.modules() if isinstance(m, residual_units.ResidualUnit)]
-    assert len(its_units) == len(SMALL.units())
-    for described, its_unit in zip(SMALL.units(), its_units, strict=True):
-        assert type(its_unit) is BRANCHES[branch]
-        its_unit = shaken(its_unit).eval()
-        unit = BRANCHES[branch](described, shortcut=SHORTCUTS["identity"], bottleneck=True).double()
-        unit.load_state_dict(its_unit.state_dict(), strict=True)
-        inputs = random(2, described.depth_in, 9, 8)
-        assert torch.equal(unit.eval()(inputs), its_unit(inputs))
+@pytest.mark.parametrize(("branch", "network"), [("full_preactivation", SMALL), ("original", SMALL_V1)])
+def test_the_bottleneck_of_a_branch_is_the_unit_of_the_family_that_has_it(
+    branch: str, network: ResNetV1 | ResNetV2
+) -> None:
+    model = shaken(pytorch.build(network)).eval()
+    depth_in = 64
+    for block in network.blocks:
+        for number, described in enumerate(block.units, start=1):
+            its_unit = model.get_submodule(f"{block.scope}.unit_{number}")
+            inputs = random(2, depth_in, 9, 8)
+            unit = unit_of(depth_in, described, branch)
+            unit.unit.load_state_dict(its_unit.state_dict(), strict=True)
+            assert torch.equal(unit.eval()(inputs), its_unit(inputs))
+            # Put together from Fig. 4, as those of other shortcuts are: Eqn. 6 with scales of 1.
+            unit = unit_of(depth_in, described, branch, "constant_scaling", shortcut_scale=1, residual_scale=1)
+            unit.unit.load_state_dict(part_of(its_unit).state_dict(), strict=True)
+            assert torch.equal(unit.eval()(inputs), its_unit(inputs))
+            depth_in = described.depth
 
 
-def on_paths(shortcut: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """What stands on the shortcut and on F, the columns of table 1, for inputs of ones on both."""
-    ones = torch.ones_like(inputs)
-    both = shortcut(ones, ones, inputs)
-    on_shortcut = shortcut(ones, torch.zeros_like(ones), inputs)
-    return on_shortcut, both - on_shortcut
+def on_paths(name: str, inputs: Tensor) -> tuple[Tensor, Tensor, Any]:
+    """What is on the shortcut and on F, the columns of table 1, where both are ones; and the module."""
+
+    def module(residual: float) -> Any:
+        def definition(images: graph.Tensor) -> graph.Tensor:
+            x, f = graph.scale(images, 0, 1, scope="x"), graph.scale(images, 0, residual, scope="F")
+            return SHORTCUTS[name](x, f, images, Unit(images.channels, images.channels))
+
+        return shaken(module_of(definition, inputs.shape[1]))
+
+    both, on_shortcut = module(residual=1), module(residual=0)(inputs)
+    return on_shortcut, both(inputs) - on_shortcut, both
 
 
 def test_the_shortcuts_do_to_both_paths_what_table_1_says() -> None:
-    unit, inputs = unit_of(4, 4, 4), random(2, 4, 5, 5)
-    made = {name: shaken(make(unit)) for name, make in SHORTCUTS.items()}
+    inputs = random(2, 4, 5, 5)
 
-    def gate(name: str) -> Tensor:
-        layer = made[name].gate
+    def gate(module: Any) -> Tensor:
+        layer = module.unit.gate
         return 1 / (1 + torch.exp(-F.conv2d(inputs, layer.weight, layer.bias)))
 
-    expected: dict[str, tuple[Any, Any]] = {
-        "identity": (1.0, 1.0),
-        "constant_scaling": (0.5, 0.5),
-        "exclusive_gating": (1 - gate("exclusive_gating"), gate("exclusive_gating")),
-        "shortcut_only_gating": (1 - gate("shortcut_only_gating"), 1.0),
-        "convolution": (1.0, 1.0),  # the convolution is a layer of the unit
+    expected: dict[str, Callable[[Any], tuple[Any, Any]]] = {
+        "identity": lambda _: (1.0, 1.0),
+        "constant_scaling": lambda _: (0.5, 0.5),
+        "exclusive_gating": lambda module: (1 - gate(module), gate(module)),
+        "shortcut_only_gating": lambda module: (1 - gate(module), 1.0),
+        "convolution": lambda _: (1.0, 1.0),  # the convolution is a layer of the unit
     }
     for name, columns in expected.items():
-        for found, column in zip(on_paths(made[name], inputs), columns, strict=True):
-            torch.testing.assert_close(found, torch.as_tensor(column).double().expand_as(inputs), rtol=0, atol=1e-12)
-    for name, ratio, expectation in (("train", 0.5, 0.5), ("train", 0.2, 0.8), ("eval", 0.2, 0.8)):
-        dropout = SHORTCUTS["dropout"](unit, ratio).train(name == "train")  # type: ignore[call-arg]
-        torch.manual_seed(0)
-        ones = torch.ones(100_000, dtype=torch.float64)
-        kept = dropout(ones, 0 * ones, inputs)
-        assert set(kept.tolist()) == ({0.0, 1.0} if name == "train" else {expectation})
-        assert abs(kept.mean().item() - expectation) < 0.01
+        *found, module = on_paths(name, inputs)
+        for path, column in zip(found, columns(module), strict=True):
+            torch.testing.assert_close(path, torch.as_tensor(column).double().expand_as(inputs), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("mode", "ratio"), [("train", 0.5), ("train", 0.2), ("eval", 0.2)])
+def test_dropout_has_the_expectation_that_the_paper_counts_on(mode: str, ratio: float) -> None:
+    def definition(images: graph.Tensor) -> graph.Tensor:
+        return SHORTCUTS["dropout"](images, graph.scale(images, 0, scope="F"), images, Unit(1, 1), ratio=ratio)
+
+    torch.manual_seed(0)
+    kept = module_of(definition, 1).train(mode == "train")(torch.ones(1, 1, 250, 400, dtype=torch.float64))
+    assert set(kept.flatten().tolist()) == ({0.0, 1.0} if mode == "train" else {1 - ratio})
+    assert abs(kept.mean().item() - (1 - ratio)) < 0.01
 
 
 @pytest.mark.parametrize(("depth_in", "depth", "stride"), [(4, 4, 1), (4, 8, 2), (4, 4, 2)])
@@ -155,29 +221,41 @@ def test_where_shapes_differ_a_basic_unit_appends_zeros_and_a_bottleneck_project
     depth_in: int, depth: int, stride: int
 ) -> None:
     inputs = random(2, depth_in, 7, 6)
-    for branch in BRANCHES.values():
-        basic = branch(unit_of(depth_in, depth, depth, stride), bottleneck=False).double()
-        padded = torch.zeros(2, depth, -(-7 // stride), -(-6 // stride), dtype=torch.float64)
-        padded[:, :depth_in] = inputs[:, :, ::stride, ::stride]
-        assert torch.equal(basic.carry(inputs, basic.preactivate(inputs)), padded)
-        bottleneck = branch(unit_of(depth_in, depth, 2, stride), bottleneck=True)
-        assert (bottleneck.shortcut is None) == (depth_in == depth)
-        for shortcut in SHORTCUTS.values():
-            unit = branch(unit_of(depth_in, depth, depth, stride), bottleneck=False, shortcut=shortcut).double()
+    padded = torch.zeros(2, depth, -(-7 // stride), -(-6 // stride), dtype=torch.float64)
+    padded[:, :depth_in] = inputs[:, :, ::stride, ::stride]
+
+    def projects(module: Any) -> bool:
+        return any(isinstance(m, nn.Conv2d) for n, m in module.named_modules() if n.endswith("shortcut"))
+
+    for branch in BRANCHES:
+        basic = unit_of(depth_in, Unit(depth, depth, stride), branch, bottleneck=False)
+        for parameter in basic.unit.conv2.parameters():
+            # F is 0, so that x' = f(x).
+            nn.init.zeros_(parameter)
+        after_addition = dict(basic.unit.named_children()).get("postact", nn.Identity())
+        assert torch.equal(basic(inputs), after_addition(padded))
+        assert projects(unit_of(depth_in, Unit(depth, 2, stride), branch)) == (depth_in != depth)
+        for shortcut in SHORTCUTS:
+            unit = unit_of(depth_in, Unit(depth, depth, stride), branch, shortcut, bottleneck=False)
             assert unit(inputs).shape == padded.shape
-            assert (unit.shortcut is not None) == (shortcut is SHORTCUTS["convolution"])
+            assert projects(unit) == (shortcut == "convolution")
 
 
 def test_a_projection_takes_the_preactivation_and_has_batch_norm_where_the_branch_ends_in_it() -> None:
-    for name, branch in BRANCHES.items():
-        unit = shaken(branch(unit_of(4, 8, 2, 2), bottleneck=True)).eval()
-        inputs = random(2, 4, 7, 6)
-        net = unit.preactivate(inputs)
-        assert torch.equal(net, inputs) == ("preactivation" not in name)
-        net = F.conv2d(net, unit.shortcut.weight, unit.shortcut.bias, stride=2)
-        norm = getattr(unit.shortcut, "BatchNorm", None)
+    inputs = random(2, 4, 7, 6)
+    for name, shortcut in itertools.product(BRANCHES, ("identity", "convolution")):
+        unit = shaken(unit_of(4, Unit(8, 2, 2), name, shortcut)).eval()
+        part = part_of(unit.unit)
+        ran: list[tuple[Tensor, Tensor]] = []
+        part.shortcut.register_forward_hook(lambda _, taken, given, ran=ran: ran.append((taken[0], given)))
+        unit(inputs)
+        [(taken, given)] = ran
+        assert hasattr(part, "preact") == ("preactivation" in name)
+        assert torch.equal(taken, part.preact(inputs) if "preactivation" in name else inputs)
+        net = F.conv2d(taken, part.shortcut.weight, part.shortcut.bias, stride=2)
+        norm = getattr(part.shortcut, "BatchNorm", None)
         assert (norm is not None) == (name in ("original", "relu_before_addition", "relu_only_preactivation"))
-        torch.testing.assert_close(unit.carry(inputs, unit.preactivate(inputs)), norm(net) if norm else net)
+        torch.testing.assert_close(given, norm(net) if norm else net)
 
 
 @pytest.mark.parametrize(
@@ -188,15 +266,16 @@ def test_the_cifar_networks_have_the_papers_units_and_parameters(
 ) -> None:
     with torch.device("meta"):
         # 1001 = 9n+2 with n = 111: "333 Residual Units (111 on each feature map size)"; millions are in its table 4.
-        network = cifar_resnet(depth, bottleneck=bottleneck)
-        _, signals = network.signals(torch.empty(2, 3, 32, 32))
-    assert len(network.units) == 3 * n
+        described = cifar_resnet(depth, bottleneck=bottleneck)
+        network = pytorch.build(described)
+        _, end_points = network.end_points(torch.empty(2, 3, 32, 32))
+    assert len(described.signals) == 3 * n + 1
     kernels = [p for p in network.parameters() if p.ndim > 1]
     assert round(sum(p.numel() for p in kernels) / 1e6, 1) == millions
     layers = [name for name, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     assert len([name for name in layers if not name.endswith("shortcut")]) == depth
     wide = 4 if bottleneck else 1
-    shapes = [tuple(x.shape[1:]) for x in signals[1:]]
+    shapes = [tuple(end_points[name].shape[1:]) for name in described.signals[1:]]
     assert [(shape, len(list(group))) for shape, group in itertools.groupby(shapes)] == [
         ((16 * wide, 32, 32), n),
         ((32 * wide, 16, 16), n),
@@ -209,27 +288,49 @@ def test_the_cifar_networks_have_the_papers_units_and_parameters(
 def test_the_first_activation_stands_before_the_paths_part_and_the_last_one_after_the_addition(
     branch: str, bottleneck: bool
 ) -> None:
-    network = cifar_resnet(11 if bottleneck else 8, branch, bottleneck=bottleneck).double()
-    torch.nn.init.constant_(network.units[-1].get_submodule("conv1").weight, 0.3)
+    described = cifar_resnet(11 if bottleneck else 8, branch, bottleneck=bottleneck)
+    network = pytorch.build(described).double()
+    nn.init.constant_(part_of(network.get_submodule("stage3.unit_1")).conv1.weight, 0.3)
     entering: list[Tensor] = []
-    network.logits.register_forward_pre_hook(lambda _, inputs: entering.append(inputs[0]))
+    network.get_submodule("logits").register_forward_pre_hook(lambda _, inputs: entering.append(inputs[0]))
     with torch.no_grad():
-        _, signals = network.signals(random(4, 3, 16, 16))
-    assert signals[0].min() == 0
-    assert torch.equal(network.units[0].preactivate(signals[0]), signals[0])
+        _, end_points = network.end_points(random(4, 3, 16, 16))
+    assert end_points[described.signals[0]].min() == 0
+    first, second = (part_of(network.get_submodule(f"stage{stage}.unit_1")) for stage in (1, 2))
+    assert not hasattr(first, "preact")
+    assert hasattr(second, "preact") == ("preactivation" in branch)
     if "preactivation" in branch:
-        assert signals[-1].min() < 0
+        assert end_points[described.signals[-1]].min() < 0
     if branch != "relu_before_addition":
         assert entering[0].min() >= 0
-    assert (network.postnorm is not None) == (branch == "full_preactivation")
+    last = dict(network.named_children()).get("postnorm")
+    assert (last is not None) == ("preactivation" in branch)
+    assert isinstance(last, nn.BatchNorm2d) == (branch == "full_preactivation")
 
 
-def test_gates_start_at_the_bias_that_the_paper_chose() -> None:
-    for name in ("exclusive_gating", "shortcut_only_gating"):
-        network = cifar_resnet(8, "original", name)
-        gates = [m.gate for m in network.modules() if isinstance(m, residual_units.ShortcutOnlyGating)]
-        assert len(gates) == 3
-        assert all(gate.bias is not None and (gate.bias == -6).all() for gate in gates)
+@pytest.mark.parametrize(("settings", "start"), [({}, -6), ({"gate_bias": 0}, 0), ({"gate_bias": -7}, -7)])
+def test_gates_start_at_the_bias_that_the_paper_chose(settings: dict[str, float], start: float) -> None:
+    for shortcut in ("exclusive_gating", "shortcut_only_gating"):
+        network = pytorch.build(cifar_resnet(8, "original", shortcut, **settings))  # type: ignore[arg-type]
+        initialize(network)
+        gates = [module for name, module in network.named_modules() if name.endswith("gate")]
+        biases = [parameter for gate in gates for name, parameter in gate.named_parameters() if name == "bias"]
+        assert len(biases) == 3
+        assert all((bias == start).all() for bias in biases)
+
+
+def test_kernels_start_as_in_the_paper_of_rectifiers() -> None:
+    network = pytorch.build(cifar_resnet(8, "original", "convolution", width=64))
+    torch.manual_seed(0)
+    initialize(network)
+    kernels = [(name, p) for name, p in network.named_parameters() if p.ndim > 1]
+    assert len(kernels) == 1 + 3 * 3 + 1
+    for name, kernel in kernels:
+        # Eqn. 10 of arXiv:1502.01852: sqrt(2 / n), n the number of a response's connections.
+        in_deviations = kernel * (kernel[0].numel() / 2) ** 0.5
+        assert in_deviations.std().item() == pytest.approx(1, abs=0.05), name
+        # And Gaussian, not cut off.
+        assert in_deviations.abs().max() > 2.5, name
 
 
 @pytest.mark.parametrize(
@@ -247,16 +348,21 @@ def test_a_network_that_does_not_exist_is_refused(arguments: tuple[Any, ...], me
         cifar_resnet(*arguments)
     with pytest.raises(ValueError, match=r"depth 100: it is 9n\+2, such as 92 or 101"):
         cifar_resnet(100, bottleneck=True)
+    with pytest.raises(ValueError, match="the shortcut 'identity' has no setting 'ratio'; it has no settings"):
+        cifar_resnet(11, "original", bottleneck=True, ratio=0.2)
+    with pytest.raises(ValueError, match="no setting 'scale'; its settings are shortcut_scale, residual_scale"):
+        cifar_resnet(8, "original", "constant_scaling", scale=0.5)
 
 
 class Stage:
     """Units of one shape in float64, in training mode, with a loss on top: everything that Eqn. 5 speaks of."""
 
-    def __init__(self, branch: str, shortcut: Callable[..., Any], count: int = 9, *, bottleneck: bool = False) -> None:
+    def __init__(
+        self, branch: str, shortcut: str, count: int = 9, *, bottleneck: bool = False, **settings: float
+    ) -> None:
         torch.manual_seed(3)
-        unit = unit_of(6, 6, 3 if bottleneck else 6)
-        made = [BRANCHES[branch](unit, bottleneck=bottleneck, shortcut=shortcut).double() for _ in range(count)]
-        self.units: list[Any] = made
+        unit = Unit(6, 3 if bottleneck else 6)
+        self.units = [unit_of(6, unit, branch, shortcut, bottleneck=bottleneck, **settings) for _ in range(count)]
         self.weights = random(4, 6, 5, 5, seed=2)
         # Positive, as what a unit with f = ReLU receives.
         self.inputs = random(4, 6, 5, 5).abs()
@@ -283,7 +389,7 @@ class Stage:
             for number, unit in enumerate(self.units):
                 # x_i, by Eqn. 4 or 7 again.
                 net = scale**number * first + total
-                total = scale * total + residual_scale * unit.residual(unit.preactivate(net))
+                total = scale * total + residual_scale * residual_of(unit, net)
             return total
 
         _, product = torch.autograd.functional.vjp(sum_of_branches, self.inputs, at_last)
@@ -300,7 +406,7 @@ def distance(a: Tensor, reference: Tensor) -> float:
 def test_the_gradient_is_the_last_ones_and_what_the_branches_add_where_nothing_follows_the_addition(
     branch: str, bottleneck: bool
 ) -> None:
-    stage = Stage(branch, SHORTCUTS["identity"], bottleneck=bottleneck)
+    stage = Stage(branch, "identity", bottleneck=bottleneck)
     at_first, at_last = stage.by_backpropagation()
     error = distance(at_last + stage.through_the_branches(at_last), at_first)
     if branch in CLEAN:
@@ -315,7 +421,7 @@ def test_the_gradient_is_the_last_ones_and_what_the_branches_add_where_nothing_f
 def test_no_other_shortcut_passes_the_gradient_on_unchanged(shortcut: str) -> None:
     # Gates at -6 would be the identity to within 1%, nine times.
     gated = {"gate_bias": 0.0} if "gating" in shortcut else {}
-    stage = Stage("full_preactivation", partial(SHORTCUTS[shortcut], **gated))
+    stage = Stage("full_preactivation", shortcut, **gated)
     at_first, at_last = stage.by_backpropagation()
     assert distance(at_last + stage.through_the_branches(at_last), at_first) > 1e-2
 
@@ -324,8 +430,8 @@ def test_no_other_shortcut_passes_the_gradient_on_unchanged(shortcut: str) -> No
 def test_a_scaled_shortcut_carries_the_scale_to_the_power_of_the_number_of_units(
     scale: float, residual_scale: float
 ) -> None:
-    scaling = partial(ConstantScaling, scale=scale, residual_scale=residual_scale)
-    stage = Stage("full_preactivation", scaling)
+    scales = {"shortcut_scale": scale, "residual_scale": residual_scale}
+    stage = Stage("full_preactivation", "constant_scaling", **scales)
     at_first, at_last = stage.by_backpropagation()
     branches = stage.through_the_branches(at_last, scale, residual_scale)
     assert distance(scale**9 * at_last + branches, at_first) < 1e-10
@@ -334,10 +440,10 @@ def test_a_scaled_shortcut_carries_the_scale_to_the_power_of_the_number_of_units
 
 def test_what_a_halved_shortcut_carries_vanishes_and_the_identity_carries_all() -> None:
     for scale, count in itertools.product((0.5, 1.0), (1, 9, 54)):
-        stage = Stage("full_preactivation", partial(ConstantScaling, scale=scale), count)
+        stage = Stage("full_preactivation", "constant_scaling", count, shortcut_scale=scale)
         for unit in stage.units:
             # No gradient through the branches: what is left is the shortcuts'.
-            unit.conv2.register_forward_hook(lambda _module, _inputs, output: output.detach())
+            unit.unit.conv2.register_forward_hook(lambda _module, _inputs, output: output.detach())
         at_first, at_last = stage.by_backpropagation()
         assert torch.equal(at_first, scale**count * at_last)
     # Of a 110-layer network's 54 shortcuts of 0.5, less than float64's rounding is left.

@@ -1,7 +1,7 @@
-"""tf_slim 1.1.0 runs on TensorFlow 2: every public function of its layers, learning and variables is called and run.
+"""tf_slim 1.1.0 runs on TensorFlow 2: every public function of its layers, training and variables is called and run.
 
-A case calls one function in a new graph and says what should come of it: a shape, an array that NumPy computes, or a
-condition. `slimport.nets` is what repairs tf_slim; what it cannot repair is in `BROKEN`.
+A case calls one function in a new graph, and says what the result should be: what NumPy computes, or a condition.
+Importing `slimport.nets` repairs tf_slim; the last test is of what it does not repair.
 """
 
 from __future__ import annotations
@@ -415,7 +415,7 @@ def trained(f: Any) -> tuple[Any, Any]:
     """Three steps under a Supervisor, which writes checkpoints, summaries and traces."""
     train = slim.learning.create_train_op(loss_of_a_weight(), tf.train.GradientDescentOptimizer(0.1))
     tf.summary.scalar("net", tf.constant(1.0))
-    # What `tf.disable_eager_execution()` does to the Supervisor's threads.
+    # As after `tf.disable_eager_execution()`, for the Supervisor's threads.
     graph_mode = mock.patch.object(context, "default_execution_mode", context.GRAPH_MODE)
     with tempfile.TemporaryDirectory() as folder, graph_mode:
         loss = f(train, folder, number_of_steps=3, save_summaries_secs=0.01, trace_every_n_steps=2)

@@ -110,7 +110,7 @@ def test_another_hyperparameter_is_a_difference(changed: dict[str, float], quant
 
 def batch_variances(step: Step, weights: dict[str, Any]) -> dict[str, Any]:
     """What a step's moving variances took in, by the convolution whose BatchNorm it is."""
-    decay = 1 - float(np.float32(1 - networks.BATCH_NORM_DECAY))
+    decay = 1 - float(np.float32(1 - 0.997))
     suffix = "/BatchNorm/moving_variance"
     return {
         name.removesuffix(suffix): (value - decay * weights[name].astype(np.float64)) / (1 - decay)

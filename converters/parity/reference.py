@@ -180,9 +180,7 @@ class Reference(SlimSide):
         self._progress(f"running {self.network.name} in TF-Slim, {dtype}")
         scale = self._batch_norm_scale
         weights = {name: array for name, array in self.weights.items() if scale or not name.endswith("/gamma")}
-        # Slim shrinks a pool to a small map where it knows the map's size.
-        nodes = self.network.graph(**self._arguments).nodes
-        size = self.images.shape[1:3] if any(node.attributes.get("clipped") for node in nodes) else None
+        size = tf_slim.static_size(self.network, self.images, self._arguments)
         return tf_slim.SlimGraph(
             self.network, self.scope, weights, dtype, size=size, batch_norm_scale=scale, **self._arguments
         )

@@ -160,9 +160,16 @@ class SlimGraph:
         self._session.close()
 
 
+def static_size(network: Network, images: Array, arguments: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """The `size` that a graph for these images needs: slim shrinks a pool to a map only where it knows the size."""
+    nodes = network.graph(**arguments).nodes
+    return images.shape[1:3] if any(node.attributes.get("clipped") for node in nodes) else None
+
+
 def record(
     network: Network, scope: str, weights: Mapping[str, Array], images: Array, dtype: str, **arguments: Any
 ) -> dict[str, Array]:
     """The end points of one run; arguments and result as of `SlimGraph`."""
-    with SlimGraph(network, scope, weights, dtype, **arguments) as graph:
+    size = static_size(network, images, arguments)
+    with SlimGraph(network, scope, weights, dtype, size=size, **arguments) as graph:
         return graph.run(images)

@@ -19,9 +19,12 @@ import numpy as np
 from converters import frameworks, mapping, models
 from converters.mapping import Array
 from converters.parity.compare import rel_l2
-from converters.parity.tf_slim import SlimGraph
+from converters.parity.tf_slim import SlimGraph, static_size
 from slimport.networks import Network
 
+_AUXILIARY = "AuxLogits"
+_AUXILIARY_WEIGHT = 0.4
+"""Of the auxiliary logits' loss, as in slim's train_image_classifier.py."""
 LIMIT = 1e-10
 """Of the relative difference in float64, after three steps."""
 ROUNDING = 1e-12
@@ -98,6 +101,9 @@ class SlimTraining(SlimGraph):
                 tf.nn.sparse_softmax_cross_entropy_with_logits(labels=self._labels, logits=self._output)
             )
             tf.losses.add_loss(cross_entropy)
+            if (auxiliary := self._end_points.get(_AUXILIARY)) is not None:
+                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=self._labels, logits=auxiliary)
+                tf.losses.add_loss(_AUXILIARY_WEIGHT * tf.reduce_mean(losses))
             total = tf.losses.get_total_loss()
             regularization = tf.losses.get_regularization_loss()
             self._losses = {"cross entropy": cross_entropy, "regularization": regularization, "total": total}
@@ -167,17 +173,21 @@ class PyTorchTraining:
         inputs = self._torch.from_numpy(images.astype(self._dtype).transpose(0, 3, 1, 2))
         net, end_points = self._model.end_points(inputs)
         cross_entropy = self._torch.nn.functional.cross_entropy(net, self._torch.from_numpy(labels))
+        classified = cross_entropy
+        if (auxiliary := end_points.get(_AUXILIARY)) is not None:
+            of_auxiliary = self._torch.nn.functional.cross_entropy(auxiliary, self._torch.from_numpy(labels))
+            classified = classified + _AUXILIARY_WEIGHT * of_auxiliary
         regularization = self._training.regularization_loss(self._model, self._weight_decay)
         losses = {
             "cross entropy": cross_entropy,
             "regularization": regularization,
-            "total": cross_entropy + regularization,
+            "total": classified + regularization,
         }
         parameters = dict(self._model.named_parameters())
         gradients = self._torch.autograd.grad(losses["total"], list(parameters.values()), retain_graph=True)
         self._optimizer.zero_grad()
         # The optimizer adds the regularization's gradient itself.
-        cross_entropy.backward()
+        classified.backward()
         self._optimizer.step()
         slots = {name: self._optimizer.state[parameter]["momentum_buffer"] for name, parameter in parameters.items()}
         return Step(
@@ -223,7 +233,8 @@ def run_both(
     """The port's step and TF-Slim's in float64, batch by batch; arguments as of `SlimTraining`."""
     common = (network, network.name, weights, "float64", hyperparameters)
     port = PyTorchTraining(*common, moving_variance="biased", **arguments)
-    with SlimTraining(*common, **arguments) as slim:
+    built = {name: value for name, value in arguments.items() if name in network.arguments}
+    with SlimTraining(*common, size=static_size(network, batches[0][0], built), **arguments) as slim:
         for batch in batches:
             yield port.step(*batch), slim.step(*batch)
 

@@ -129,6 +129,16 @@ class Interpreter:
         return self._make(layers.BatchNormalization, name, momentum=norm["decay"], **settings)
 
 
+def _computed(function: Callable[[Tensor], Tensor]) -> Callable[..., Callable[[Tensor], Tensor]]:
+    """Stock operations, with numbers of the layers' dtype, and an `Identity` that has their name."""
+
+    def make(**settings: Any) -> Callable[[Tensor], Tensor]:
+        identity = layers.Identity(**settings)
+        return lambda net: identity(function(net))
+
+    return make
+
+
 _POOLS = {"max_pool2d": "MaxPool", "avg_pool2d": "AvgPool"}
 
 
@@ -162,7 +172,7 @@ def _layer(node: Node, inputs: Tensor) -> tuple[Any, dict[str, Any]]:
         "dropout": (layers.Dropout, {"rate": 1 - a.get("keep_prob", 1)}),
         "add": (layers.Add, {}),
         "multiply": (layers.Multiply, {}),
-        "scale": (layers.Rescaling, {"scale": a.get("factor"), "offset": a.get("offset")}),
+        "scale": (_computed(lambda net: net * a["factor"] + a["offset"]), {}),
         "concat": (layers.Concatenate, {}),
         "mean": (layers.GlobalAveragePooling2D, {"keepdims": True}),
         "squeeze": (layers.Reshape, {"target_shape": (node.channels,)}),
@@ -181,6 +191,7 @@ _ACTIVATIONS: dict[str, tuple[Any, dict[str, Any]]] = {
     "elu": (layers.ELU, {}),
     **{name: (layers.Activation, {"activation": name}) for name in ("selu", "softplus", "sigmoid", "tanh")},
     "swish": (layers.Activation, {"activation": "silu"}),
-    "hard_sigmoid": (layers.Activation, {"activation": "hard_sigmoid"}),
-    "hard_swish": (layers.Activation, {"activation": "hard_silu"}),
+    # Keras's own have 1 / 6 where slim has 0.16667, or the float32 of 1 / 6.
+    "hard_sigmoid": (_computed(lambda net: keras.ops.relu6(net + 3.0) * 0.16667), {}),
+    "hard_swish": (_computed(lambda net: net * keras.ops.relu6(net + 3.0) * 0.1666666716337204), {}),
 }

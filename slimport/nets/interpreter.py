@@ -1,6 +1,6 @@
 """The TF-Slim interpreter of a graph: tf_slim's own layers, under slim's scopes.
 
-It is called as the modules of the families are, and builds networks that have no module here:
+It is called as the modules of the families are, and builds any network that is recorded:
 
     with slim.arg_scope(interpreter.arg_scope(weight_decay=4e-5)):
         net, end_points = interpreter.build(networks.NETWORKS["inception_v3"], images, is_training=True)

@@ -1,11 +1,11 @@
 """Repairs tf_slim 1.1.0, which uses names that TensorFlow and tf_keras have moved since TensorFlow 1.15.
 
-All that it lacks are names: what they name is still there, and does the same. Each is given again under its old name. A
-name that exists is left alone, so that an older TensorFlow, and a second call, change nothing.
+What tf_slim lacks are names only: what they stand for still exists, and does the same. Each is given its old name back.
+A name that exists is left alone, so that with an older TensorFlow, or in a second call, nothing changes.
 
-Two things stay as they are. `slim.learning.train` starts threads, and a new thread is in graph mode only after
-`tf.compat.v1.disable_eager_execution()`. `slim.assign_from_checkpoint` of a variable in partitions indexes an array by a
-list of slices, which NumPy no longer does.
+Two things are not repaired. `slim.learning.train` starts threads, which need `tf.compat.v1.disable_eager_execution()`:
+without it, TensorFlow 2 runs a new thread eagerly. `slim.assign_from_checkpoint` of a variable in partitions indexes an
+array by a list of slices, which NumPy 1.23 and newer refuse.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def restore_names() -> None:
         for name in names:
             if not hasattr(module, name):
                 setattr(module, name, getattr(tf, name))
-    # `slim.local_variable` and `slim.global_variable` make one of this; it is `tf.Variable` elsewhere.
+    # What `slim.local_variable` and `slim.global_variable` make; elsewhere its name is `tf.Variable`.
     if not hasattr(variable_scope, "variable"):
         variable_scope.variable = tf.Variable
 
     from tf_slim.layers import layers
 
-    # The gradient of `slim.gdn`, which tf_slim defines, and tf.contrib registered.
+    # The gradient of `slim.gdn`: tf_slim defines it, but only tf.contrib registered it.
     try:
         ops.gradient_registry.lookup("GDNLowerBound")
     except LookupError:

@@ -12,8 +12,8 @@ from slimport import graph
 from slimport.graph import Shape, Sides, Tensor, arg_scope, avg_pool2d, concat, conv2d, end_point, max_pool2d, scope
 from slimport.networks.network import Network, classes, depth_in, depth_out, infer_depth_multiplier
 
-# A layer is its scope and, for a convolution, depth, kernel size and, where not 1 and SAME, stride and padding. A list of
-# layers takes one input and is concatenated. The odd names are slim's own: some of Mixed_5c, of Mixed_6a
+# A layer is its scope and, for a convolution, depth, kernel size and, where not 1 and SAME, stride and padding. A list
+# of layers takes one input and is concatenated. The odd names are slim's own: some of Mixed_5c, of Mixed_6a
 # (whose 1x1 are 3x3) and of Mixed_7b.
 _1X1 = ("Conv2d_0a_1x1", 64, 1)
 _DOUBLE_3X3 = (_1X1, ("Conv2d_0b_3x3", 96, 3), ("Conv2d_0c_3x3", 96, 3))

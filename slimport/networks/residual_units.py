@@ -98,14 +98,14 @@ def constant_scaling(
     return add(scaled, scale(residual, residual_scale, scope="scaled_residual"))
 
 
-def exclusive_gating(x: Tensor, residual: Tensor, preact: Tensor, unit: Unit, gate_bias: float = -6.0) -> Tensor:
+def exclusive_gating(x: Tensor, residual: Tensor, preact: Tensor, unit: Unit, *, gate_bias: float = -6.0) -> Tensor:
     """Fig. 2(c): y = (1 - g(x)) * x + g(x) * F(x), the gate of highway networks; section 3.1."""
     g = gate(preact, unit, gate_bias)
     gated = multiply(scale(g, -1, 1, scope="carry_gate"), x, scope="gated_shortcut")
     return add(gated, multiply(g, residual, scope="gated_residual"))
 
 
-def shortcut_only_gating(x: Tensor, residual: Tensor, preact: Tensor, unit: Unit, gate_bias: float = -6.0) -> Tensor:
+def shortcut_only_gating(x: Tensor, residual: Tensor, preact: Tensor, unit: Unit, *, gate_bias: float = -6.0) -> Tensor:
     """Fig. 2(d): y = (1 - g(x)) * x + F(x), section 3.1."""
     g = gate(preact, unit, gate_bias)
     return add(multiply(scale(g, -1, 1, scope="carry_gate"), x, scope="gated_shortcut"), residual)
@@ -135,24 +135,29 @@ SHORTCUTS: dict[str, Callable[..., Tensor]] = {
     "constant_scaling": constant_scaling,
     "exclusive_gating": exclusive_gating,
     "shortcut_only_gating": shortcut_only_gating,
-    # Fig. 2(e): y = W_s x + F(x), a 1x1 convolution on every shortcut (option C of [1]). `residual_unit` makes it.
+    # Fig. 2(e): y = W_s x + F(x), option C of [1]. The 1x1 convolution is made by `residual_unit`, as every projection.
     "convolution": identity,
     "dropout": dropout_shortcut,
+}
+
+_SLIM = {
+    BRANCHES["original"]: resnet_v1.bottleneck,
+    BRANCHES["full_preactivation"]: resnet_v2.bottleneck,
 }
 
 
 def residual_unit(
     inputs: Tensor, unit: Unit, branch: Branch, shortcut: str = "identity", *, bottleneck: bool, **settings: float
 ) -> Tensor:
-    """One unit, y = h(x) + F(x), x' = f(y): Eqn. 1 and 2. Where slim has it, it is slim's own.
+    """One unit, y = h(x) + F(x), x' = f(y): Eqn. 1 and 2. A unit that slim has is slim's own function.
 
     Args:
       inputs: [batch, height, width, channels].
       unit: its depths, stride and atrous rate. In a basic unit, `depth_bottleneck` is between the two convolutions.
       branch: one of `BRANCHES`, Fig. 4.
       shortcut: a name of `SHORTCUTS`, Fig. 2.
-      bottleneck: whether F is 1x1, 3x3 and 1x1 convolutions, the 3x3 with the stride; otherwise it is two 3x3 ones, the
-        first with the stride.
+      bottleneck: whether F is a 1x1, a 3x3 and a 1x1 convolution, the 3x3 with the stride; otherwise it is two of 3x3,
+        the first with the stride.
       settings: of the shortcut.
 
     Returns:
@@ -161,23 +166,20 @@ def residual_unit(
     if bottleneck and shortcut == "identity" and branch in _SLIM:
         return _SLIM[branch](inputs, unit)
     preact = activated(inputs, branch.preactivation, scope="preact")
-    # A weight layer like the branch's last one, so BatchNorm is behind both or neither.
-    normalizer = branch.before_addition.normalizer
-    projects = shortcut == "convolution" or (bottleneck and unit.depth != inputs.channels)
-    x = project(preact, unit, normalizer) if projects else carry(inputs, unit)
+    if shortcut == "convolution" or (bottleneck and unit.depth != inputs.channels):
+        # A projection takes the preactivation; only the identity takes the input itself (appendix of [2]). It is a
+        # weight layer like the branch's last one: BatchNorm is behind both or neither.
+        with arg_scope([conv2d], normalizer=branch.before_addition.normalizer, activation=None, collect=True):
+            x = conv2d(preact, unit.depth, 1, unit.stride, scope="shortcut")
+    else:
+        x = carry(inputs, unit)
     residual = residual_branch(preact, unit, branch.before_addition, bottleneck=bottleneck)
     y = SHORTCUTS[shortcut](x, residual, preact, unit, **settings)
     return activated(y, branch.after_addition, scope="postact")
 
 
-_SLIM = {
-    BRANCHES["original"]: resnet_v1.bottleneck,
-    BRANCHES["full_preactivation"]: resnet_v2.bottleneck,
-}
-
-
 def activated(net: Tensor, layers: Activation, *, scope: str) -> Tensor:
-    """A tensor after what is at a place."""
+    """A tensor after the layers of one place."""
     if layers.normalizer:
         return batch_norm(net, activation=layers.activation, scope=scope)
     return activation(net, layers.activation, scope=scope) if layers.activation else net
@@ -187,15 +189,6 @@ def carry(inputs: Tensor, unit: Unit) -> Tensor:
     """x in F's shape: subsampled, with channels of zeros behind its own (option A of [1], section 4.2)."""
     x = subsample(inputs, unit.stride, scope="shortcut")
     return x if unit.depth == x.channels else pad_channels(x, unit.depth, scope="zeros")
-
-
-def project(preact: Tensor, unit: Unit, normalizer: Callable[..., Tensor] | None) -> Tensor:
-    """x in F's shape by a 1x1 convolution.
-
-    It takes the preactivation; only the identity takes the input itself (appendix of [2]).
-    """
-    with arg_scope([conv2d], normalizer=normalizer, activation=None, collect=True):
-        return conv2d(preact, unit.depth, 1, unit.stride, scope="shortcut")
 
 
 def residual_branch(preact: Tensor, unit: Unit, before_addition: Activation, *, bottleneck: bool) -> Tensor:
@@ -252,6 +245,10 @@ class CifarResNet(Network):
         for kind, name, known in (("branch", self.branch, BRANCHES), ("shortcut", self.shortcut, SHORTCUTS)):
             if name not in known:
                 raise ValueError(f"no {kind} is named {name!r}; there are {', '.join(known)}")
+        known_settings = SHORTCUTS[self.shortcut].__kwdefaults__ or {}
+        if unknown := dict(self.settings).keys() - known_settings.keys():
+            settings = f"its settings are {', '.join(known_settings)}" if known_settings else "it has no settings"
+            raise ValueError(f"the shortcut {self.shortcut!r} has no setting {sorted(unknown)[0]!r}; {settings}")
         object.__setattr__(self, "settings", tuple(dict(self.settings).items()))
         object.__setattr__(self, "num_classes", classes(self.num_classes))
 
@@ -344,7 +341,7 @@ def cifar_resnet(
       settings: of the shortcut: `shortcut_scale` and `residual_scale`, `gate_bias`, or `ratio`.
 
     Raises:
-      ValueError: a depth that is not 6n+2 or 9n+2, or a name that is not known.
+      ValueError: a depth that is not 6n+2 or 9n+2, or a name or a setting that is not known.
     """
     return CifarResNet(
         depth, branch, shortcut, bottleneck, num_classes, in_channels, width, settings=tuple(settings.items())

@@ -258,9 +258,11 @@ class AvgPool2d(_Pool):
     """`slim.avg_pool2d`: what SAME pads is not averaged; `clipped`, the kernel shrinks to a smaller map."""
 
     def _compute(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
+        height: Any
+        width: Any
         height, width = inputs.shape[2:]
         if self.clipped:
-            if isinstance(height, Tensor) and isinstance(width, Tensor):
+            if isinstance(height, Tensor):
                 # torch.jit.trace, which takes sizes for tensors.
                 height, width = int(height), int(width)
             if not _is_number(height, width):
@@ -396,10 +398,12 @@ class HardSwish(nn.Module):
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "relu6": nn.ReLU6,
-    "leaky_relu": lambda: nn.LeakyReLU(0.2),
+    # TensorFlow's op has its slope as a float32, in float64 too.
+    "leaky_relu": lambda: nn.LeakyReLU(0.20000000298023224),
     "elu": nn.ELU,
     "selu": nn.SELU,
-    "softplus": nn.Softplus,
+    # From PyTorch's own threshold of 20 on, the result would be the input, which is 2e-9 less.
+    "softplus": lambda: nn.Softplus(threshold=40),
     "sigmoid": nn.Sigmoid,
     "tanh": nn.Tanh,
     "swish": nn.SiLU,

@@ -297,6 +297,7 @@ class _Builder:
     def __init__(self, graph: Graph, scope: str) -> None:
         self.graph = graph
         self.places = _places(graph)
+        self.modules = {place[:end] for place in self.places for end in range(1, len(place) + 1)}
         self.points: list[tuple[str, tuple[str, ...], int]] = [
             (name, tuple(point.name.split("/")), point.node) for name, point in graph.end_point_names(scope).items()
         ]
@@ -357,13 +358,12 @@ class _Builder:
         return tuple(outside) or (members[-1],)
 
     def _end_points(self, path: tuple[str, ...], gives: Sequence[int]) -> tuple[str, ...]:
-        """The end points that a module gives: that of its scope, and one without a module from the outermost that can."""
+        """The end points that a module gives: that of its scope, and, from the outermost, those without a module."""
         if len(gives) > 1:
             return ()
-        modules = {place[:end] for place in self.places for end in range(1, len(place) + 1)}
         found = []
         for name, scope, node in self.points:
-            if node == gives[0] and (scope == path or (scope not in modules and path == self._outermost(node))):
+            if node == gives[0] and (scope == path or (scope not in self.modules and path == self._outermost(node))):
                 found.append(name)
         return tuple(found)
 

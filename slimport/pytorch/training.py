@@ -81,11 +81,11 @@ def initialize(model: nn.Module, generator: torch.Generator | None = None) -> No
     The kernels of the ResNets and of Inception, those of the logits too, are `slim.variance_scaling_initializer()`:
     normal numbers of standard deviation `sqrt(1.3 * 2 / n)`, drawn again beyond two standard deviations, where n is the
     number of inputs of an output. (The 1.3 makes up for the truncation, a little too much: the result has 1.003 times
-    the variance 2 / n.) Those of VGG are Xavier's, uniform. Biases, beta and the moving mean are 0; gamma and the moving
-    variance are 1.
+    the variance 2 / n.) Those of VGG are Xavier's, uniform. Biases start at the layer's `biases_initializer`, which is 0
+    in slim's networks; beta and the moving mean are 0; gamma and the moving variance are 1.
 
     Args:
-      model: a network of `slimport.pytorch`, or a part of one. Other modules' kernels get `variance_scaling_initializer`.
+      model: a network of `slimport.pytorch`, or a part of one. Kernels of other modules are variance scaled too.
       generator: of random numbers, on the device of the parameters; None is PyTorch's own.
     """
     for module in model.modules():
@@ -95,17 +95,23 @@ def initialize(model: nn.Module, generator: torch.Generator | None = None) -> No
         elif isinstance(module, _KERNELS):
             for kernel in module.parameters(recurse=False):
                 if kernel.ndim > 1:
-                    _initialize(kernel, getattr(module, "initializer", None) or VARIANCE_SCALING, generator)
+                    _initialize(module, kernel, generator)
             if module.bias is not None:
                 nn.init.constant_(module.bias, getattr(module, "biases_initializer", 0.0))
 
 
-def _initialize(kernel: Tensor, initializer: Initializer, generator: torch.Generator | None) -> None:
+def _initialize(layer: nn.Module, kernel: Tensor, generator: torch.Generator | None) -> None:
+    initializer: Initializer = getattr(layer, "initializer", None) or VARIANCE_SCALING
+    # slim counts [height, width, in, out]; a depthwise kernel is [height, width, in, multiplier], with all inputs.
+    groups = getattr(layer, "groups", 1) if kernel is layer.weight else 1
+    taps = kernel[0, 0].numel()
+    fan_in, fan_out = kernel.shape[1] * groups * taps, kernel.shape[0] // groups * taps
     if initializer == XAVIER:
-        nn.init.xavier_uniform_(kernel, generator=generator)
+        limit = math.sqrt(6 / (fan_in + fan_out))
+        nn.init.uniform_(kernel, -limit, limit, generator=generator)
         return
     if initializer == HE:
-        nn.init.kaiming_normal_(kernel, nonlinearity="relu", generator=generator)
+        nn.init.normal_(kernel, std=math.sqrt(2 / fan_in), generator=generator)
         return
-    deviation = initializer[1] if len(initializer) > 1 else math.sqrt(1.3 * 2 / kernel[0].numel())
+    deviation = initializer[1] if len(initializer) > 1 else math.sqrt(1.3 * 2 / fan_in)
     nn.init.trunc_normal_(kernel, std=deviation, a=-2 * deviation, b=2 * deviation, generator=generator)

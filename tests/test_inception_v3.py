@@ -1,0 +1,153 @@
+"""Inception v3, the proof of the vocabulary: both ports are `tf_slim.nets.inception_v3` at every end point."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import SMALL_NETWORKS, pytorch_port, random_images, random_weights
+
+from converters import InputError, convert, frameworks, inspect, load_keras, models, predict, verify
+from converters.parity import ports, tf_slim
+from converters.parity.compare import compare
+from converters.parity.training import Hyperparameters, compare_steps, random_batches, run_both
+from slimport import networks
+
+frameworks.import_nets()
+import slimport.keras
+
+FULL = networks.NETWORKS["inception_v3"]
+assert isinstance(FULL, networks.InceptionV3)
+OTHER_SIZE = (225, 301)
+
+
+def inception(num_classes: int | None, **more: Any) -> networks.InceptionV3:
+    return networks.InceptionV3(num_classes, **more)
+
+
+@pytest.mark.parametrize(
+    ("network", "size", "arguments"),
+    [
+        (FULL, (299, 299), {}),
+        (inception(7, create_aux_logits=False), OTHER_SIZE, {}),
+        (inception(7, aux_kernel_size=(3, 5)), OTHER_SIZE, {}),
+        (inception(None), (299, 299), {}),
+        (inception(7, depth_multiplier=0.5), (299, 299), {"spatial_squeeze": False}),
+        (inception(None, depth_multiplier=0.5), OTHER_SIZE, {}),
+        (inception(7, depth_multiplier=0.5, create_aux_logits=False), (331, 310), {"global_pool": True}),
+    ],
+    ids=["full", "other size", "other size, auxiliary", "features", "half", "half, features", "global pool"],
+)
+def test_both_ports_are_tf_slims_at_every_end_point(
+    network: networks.InceptionV3, size: tuple[int, int], arguments: dict[str, Any]
+) -> None:
+    weights = random_weights(network)
+    images = random_images((1, *size, 3))
+    truth = tf_slim.record(network, "InceptionV3", weights, images, "float64", **arguments)
+    assert list(truth) == network.end_points("InceptionV3", **arguments)
+    assert ("AuxLogits" in truth) == bool(network.num_classes and network.create_aux_logits)
+    port = ports.record_pytorch(pytorch_port(network, weights, **arguments), images, "float64", "cpu")
+    rows = compare(port, truth)
+    assert not [row for row in rows if not row.ok]
+    model = models.keras_port(network, weights.items(), image_size=size, **arguments)
+    rows = compare(ports.record_keras(model, "InceptionV3", images, "float64", "cpu"), truth)
+    assert not [row for row in rows if not row.ok]
+    assert max(row.rel_l2 for row in rows) == 0
+
+
+def test_three_training_steps_are_slims() -> None:
+    network = inception(5, depth_multiplier=0.1, aux_kernel_size=(1, 3))
+    batches = random_batches(network, (139, 203), 4)
+    # Dropout's random numbers are each framework's own. With 60 numbers a channel in the last block, larger steps let
+    # rounding grow beyond the limit.
+    steps = run_both(network, random_weights(network), batches, Hyperparameters(1e-4), dropout_keep_prob=1.0)
+    found = {difference.quantity: difference for difference in compare_steps(steps)}
+    assert not [difference for difference in found.values() if not difference.ok]
+    moving = sum("/moving_" in name for name in network.variables())
+    assert found["gradients"].compared == len(network.variables()) - moving
+    assert found["moving_averages"].compared == moving
+
+
+def test_the_command_converts_to_every_form_and_back(
+    full_size_checkpoint: Callable[[str, str], Path], slimport: Callable[..., Any], tmp_path: Path
+) -> None:
+    checkpoint = full_size_checkpoint("inception_v3", "v2")
+    found = json.loads(slimport("inspect", checkpoint, "--json").out)
+    assert found["model"] == {"name": "inception_v3", "scope": "InceptionV3", "num_classes": 1001}
+    assert len(found["variables"]) == 389
+    for suffix in (".safetensors", ".pth", ".pt2", ".onnx", ".keras", ".weights.h5", ".ckpt"):
+        convert(checkpoint, tmp_path / f"m{suffix}")
+        inside = inspect(tmp_path / f"m{suffix}").recognition
+        assert inside is not None
+        # A program computes what its output needs.
+        is_program = suffix in (".pt2", ".onnx")
+        assert inside.network == (FULL.without_auxiliary() if is_program else FULL)
+    run = slimport("verify", checkpoint, tmp_path / "m.safetensors", "--json")
+    report = json.loads(run.out)
+    assert (run.code, report["ok"], len(report["end_points"])) == (0, True, len(FULL.end_points("InceptionV3")))
+    assert report["worst"]["rel_l2"] < 1e-13
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt2", ".onnx", ".keras", ".weights.h5", ".ckpt"])
+def test_every_form_is_verified(suffix: str, inception_checkpoint: Path, tmp_path: Path) -> None:
+    network = SMALL_NETWORKS["inception_v3"]
+    convert(inception_checkpoint, tmp_path / f"m{suffix}")
+    report = verify(inception_checkpoint, tmp_path / f"m{suffix}")
+    assert report.ok, report.first_difference
+    is_program = suffix in (".pt2", ".onnx")
+    expected = network.without_auxiliary() if is_program else network
+    assert {row.name for row in report.rows} == set(expected.end_points("InceptionV3"))
+    assert report.weights_compared == len(expected.variables())
+
+
+@pytest.fixture(scope="module")
+def inception_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from conftest import save_small
+
+    path = tmp_path_factory.mktemp("inception") / "small.ckpt"
+    return save_small(path, "v2", SMALL_NETWORKS["inception_v3"], "InceptionV3")
+
+
+def test_a_program_takes_maps_that_are_smaller_than_the_last_pool(inception_checkpoint: Path, tmp_path: Path) -> None:
+    convert(inception_checkpoint, tmp_path / "m.pt2")
+    convert(inception_checkpoint, tmp_path / "m.safetensors")
+    torch = frameworks.import_torch()
+    import slimport.pytorch
+
+    program = torch.export.load(tmp_path / "m.pt2").module()
+    model = slimport.pytorch.load(tmp_path / "m.safetensors")
+    for shape in ((1, 3, 299, 299), (3, 3, 225, 301), (2, 3, 310, 139)):
+        images = torch.from_numpy(random_images(shape))
+        torch.testing.assert_close(program(images), model(images))
+
+
+def test_a_keras_model_with_the_auxiliary_head_has_two_outputs(inception_checkpoint: Path, tmp_path: Path) -> None:
+    convert(inception_checkpoint, tmp_path / "m.keras")
+    model = load_keras(inception_checkpoint)
+    images = random_images((2, 299, 299, 3))
+    logits, auxiliary = model(images)
+    end_points = slimport.keras.end_points(model)(images)
+    np.testing.assert_array_equal(logits, end_points["Logits"])
+    np.testing.assert_array_equal(auxiliary, end_points["AuxLogits"])
+    assert slimport.keras.inception_v3(3, create_aux_logits=False, depth_multiplier=0.1).output_shape == (None, 3)
+
+
+def test_images_are_predicted_with_1001_classes(
+    full_size_checkpoint: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 255, (320, 400, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    found = predict(full_size_checkpoint("inception_v3", "v2"), [tmp_path / "image.png"])
+    assert (found.preprocessing, found.size) == ("inception", (299, 299))
+    assert len(found.images[0].top) == 5
+
+
+def test_an_auxiliary_head_of_other_images_is_said(inception_checkpoint: Path) -> None:
+    with pytest.raises(InputError, match=r"AuxLogits"):
+        verify(inception_checkpoint, size=OTHER_SIZE)
