@@ -6,7 +6,7 @@ import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -87,6 +87,14 @@ def save_small(
     path.parent.mkdir(parents=True, exist_ok=True)
     make_checkpoint.save(build, path, file_format, seed, network.in_channels, network.default_image_size)
     return path
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled_before() -> Iterator[None]:
+    """Dynamo compiles a function a few times at most, and all networks have one."""
+    yield
+    if "torch._dynamo" in sys.modules:
+        sys.modules["torch._dynamo"].reset()
 
 
 @pytest.fixture(scope="session", params=["v1", "v2"])

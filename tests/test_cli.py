@@ -119,7 +119,7 @@ def test_bad_input_gives_one_line_exit_code_2_and_no_output(
         (("verify", "SRC", "--target", "caffe"), "must be one of pytorch, keras, onnx"),
         (("verify", "SRC", "--argument", "multi_grid"), "--argument multi_grid: must be NAME=VALUE"),
         (("verify", "SRC", "--argument", "multi_grid=[1, 2]"), "it has no multi_grid"),
-        (("verify", "SRC", "--output-stride", "3"), "output_stride needs to be a multiple of 4"),
+        (("verify", "SRC", "--output-stride", "3"), "output_stride 3 is not a multiple of 4"),
         (("verify", "SRC", "--device", "tpu"), "must be cpu or cuda"),
         (("verify", "SRC", "OUT/text.safetensors"), "not a safetensors file"),
         (("verify", "SRC", "OUT/text.pth"), "not a PyTorch file of plain tensors"),

@@ -11,12 +11,10 @@ from conftest import SMALL, pytorch_port, random_images, random_weights
 
 from slimport.pytorch import layers
 
-ANY_SIDES = ({2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},)
+ANY_SIDES = (({2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},),)
 
 
-class Pool1(torch.nn.Module):
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return layers.pool1(images)
+POOL1 = SMALL.graph().nodes[2]
 
 
 def pools(program: torch.export.ExportedProgram) -> set[str]:
@@ -24,20 +22,23 @@ def pools(program: torch.export.ExportedProgram) -> set[str]:
 
 
 def test_pool1_is_tensorflows_at_every_parity_with_and_without_known_sides() -> None:
-    exported = torch.export.export(Pool1(), (torch.rand(1, 2, 8, 8),), dynamic_shapes=ANY_SIDES).module()
+    assert POOL1.scope == "pool1"
+    exported = torch.export.export(
+        layers.MaxPool2d(POOL1), (torch.rand(1, 2, 8, 8),), dynamic_shapes=ANY_SIDES
+    ).module()
     for height, width in itertools.product((6, 7, 12, 13), repeat=2):
         # Negative, so that a padding of zeros would win.
         images = random_images((1, height, width, 2)) - 2
         expected = tf.nn.max_pool2d(images, 3, 2, "SAME").numpy()
-        for pool in (layers.pool1, exported):
+        for pool in (layers.MaxPool2d(POOL1), exported):
             pooled = pool(torch.from_numpy(images.transpose(0, 3, 1, 2)))
             np.testing.assert_array_equal(pooled.numpy().transpose(0, 2, 3, 1), expected)
 
 
 def test_pool1_copies_nothing_where_the_sides_are_known() -> None:
     example = (torch.rand(1, 2, 9, 8),)
-    assert pools(torch.export.export(Pool1(), example)) == {"aten.max_pool2d.default"}
-    assert len(pools(torch.export.export(Pool1(), example, dynamic_shapes=ANY_SIDES))) == 2
+    assert pools(torch.export.export(layers.MaxPool2d(POOL1), example)) == {"aten.max_pool2d.default"}
+    assert len(pools(torch.export.export(layers.MaxPool2d(POOL1), example, dynamic_shapes=ANY_SIDES))) == 2
 
 
 def test_the_model_compiles_whole_at_known_and_unknown_sides() -> None:

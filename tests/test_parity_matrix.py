@@ -6,19 +6,31 @@ import os
 import subprocess
 import sys
 from itertools import combinations, product
+from typing import Any
 
 import parity_matrix
+import pytest
 from conftest import DEPTHS, ROOT
 
+from slimport import networks
 
-def test_any_two_settings_that_can_stand_together_do() -> None:
-    levels = {"network": DEPTHS, **parity_matrix.LEVELS}
-    rows = [[getattr(row, name) for name in levels] for row in parity_matrix.settings(DEPTHS)]
-    # What docs/parity.md says: a map that is not pooled cannot be squeezed, and the densest large maps are left out.
-    apart = {(3, 5): {(False, True)}, (1, 4): {((299, 299), 4), ((321, 321), 4)}}
-    for (i, one), (j, other) in combinations(enumerate(levels.values()), 2):
-        together = {(row[i], row[j]) for row in rows}
-        assert together == set(product(one, other)) - apart.get((i, j), set())
+# What docs/parity.md says: a map that is not pooled cannot be squeezed, and the densest large maps are left out.
+APART = {
+    ("global_pool", "spatial_squeeze"): {(False, True)},
+    ("size", "output_stride"): {((299, 299), 4), ((321, 321), 4)},
+}
+
+
+@pytest.mark.parametrize(
+    ("names", "apart"), [(DEPTHS, APART), (("inception_v3",), {})], ids=["resnet_v2", "inception_v3"]
+)
+def test_any_two_settings_that_can_stand_together_do(names: tuple[str, ...], apart: dict[Any, Any]) -> None:
+    more = parity_matrix.FAMILY_LEVELS.get(networks.NETWORKS[names[0]].family, {})
+    levels = {"network": names, **parity_matrix.LEVELS, **more}
+    rows = parity_matrix.settings(names)
+    for (one, ones), (other, others) in combinations(levels.items(), 2):
+        together = {(getattr(row, one), getattr(row, other)) for row in rows}
+        assert together == set(product(ones, others)) - apart.get((one, other), set())
 
 
 def test_its_first_row_is_equal_for_every_port() -> None:

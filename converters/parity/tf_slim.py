@@ -116,6 +116,9 @@ class SlimGraph:
                 for variable in tf.global_variables()
                 if (name := variable.op.name.removeprefix(scoped(scope, ""))) in weights
             }
+        if absent := [name for name in weights if name not in self._variables]:
+            # Slim makes Inception's auxiliary head for the size of the images.
+            raise ValueError(f"the TF-Slim graph for images of this size has no variable {scoped(scope, absent[0])}")
         self._session = tf.Session(graph=self.graph, config=tf.ConfigProto(device_count={"GPU": 0}))
         # A variable's initializer assigns its second input, which is fed with the weights.
         initializers = {name: variable.initializer for name, variable in self._variables.items()}
@@ -161,9 +164,10 @@ class SlimGraph:
 
 
 def static_size(network: Network, images: Array, arguments: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """The `size` that a graph for these images needs: slim shrinks a pool to a map only where it knows the size."""
-    nodes = network.graph(**arguments).nodes
-    return images.shape[1:3] if any(node.attributes.get("clipped") for node in nodes) else None
+    """The `size` that a graph needs: slim shrinks layers to a small map only where it knows the size of the images."""
+    graph = network.graph(**arguments)
+    shrinks = graph.branches or any(node.attributes.get("clipped") for node in graph.nodes)
+    return images.shape[1:3] if shrinks else None
 
 
 def record(

@@ -245,11 +245,12 @@ class MaxPool2d(_Pool):
             # Slim's subsample, without a copy.
             return inputs[:, :, :: self.strides[0], :: self.strides[1]]
         (top, bottom), (left, right) = self._pads(inputs)
-        hangs = (top, left) != (bottom, right)
-        if _is_number(top, left) and not (hangs and 1 in self.strides):
+        if _is_number(top, left):
             # A window that hangs over the end (`ceil_mode`) is the trailing padding, where it is one more than the
             # leading one. PyTorch's own padding costs no copy.
-            return F.max_pool2d(inputs, self.kernel_size, self.strides, padding=(top, left), ceil_mode=hangs)
+            hangs = (top, left) != (bottom, right)
+            if not (hangs and 1 in self.strides):
+                return F.max_pool2d(inputs, self.kernel_size, self.strides, padding=(top, left), ceil_mode=hangs)
         padded = F.pad(inputs, (left, right, top, bottom), value=-math.inf)
         return F.max_pool2d(padded, self.kernel_size, self.strides)
 
@@ -283,15 +284,16 @@ class AvgPool2d(_Pool):
 
     def _clipped_to_symbols(self, inputs: Tensor) -> Tensor:
         """The same in a program for any height and width: PyTorch's pooling takes a kernel of numbers alone."""
-        net = inputs
+        means = []
         for axis, kernel_size, stride in zip((2, 3), self.kernel_size, self.strides, strict=True):
-            side = net.shape[axis]
+            side = inputs.shape[axis]
             extent = torch.sym_min(side, kernel_size)  # type: ignore[no-untyped-call]
-            starts = torch.arange(0, side - extent + 1, stride, device=net.device)[:, None]
-            offsets = torch.arange(side, device=net.device)[None] - starts
-            weights = ((offsets >= 0) & (offsets < extent)).to(net.dtype) / extent
-            net = torch.tensordot(net, weights, dims=([axis], [1])).movedim(-1, axis)
-        return net
+            starts = torch.arange(0, side - extent + 1, stride, device=inputs.device)[:, None]
+            offsets = torch.arange(side, device=inputs.device)[None] - starts
+            # In the dtype of the images that the program is given.
+            ones = torch.ones_like(inputs.select(5 - axis, 0)[:1, :1])[0]
+            means.append(torch.where((offsets >= 0) & (offsets < extent), ones, 0) / extent)
+        return torch.matmul(torch.matmul(means[0], inputs), means[1].T)
 
 
 class Mean(_Operation):
@@ -333,7 +335,8 @@ class Dropout(_Operation):
     """`slim.dropout`: in training, what is kept is divided by `keep_prob`."""
 
     def _compute(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
-        return F.dropout(inputs, 1 - self.node.attributes["keep_prob"], self.training)
+        # The tensor itself, which is then one value in a program.
+        return F.dropout(inputs, 1 - self.node.attributes["keep_prob"], True) if self.training else inputs
 
 
 class Add(_Operation):

@@ -81,8 +81,8 @@ def initialize(model: nn.Module, generator: torch.Generator | None = None) -> No
     The kernels of the ResNets and of Inception, those of the logits too, are `slim.variance_scaling_initializer()`:
     normal numbers of standard deviation `sqrt(1.3 * 2 / n)`, drawn again beyond two standard deviations, where n is the
     number of inputs of an output. (The 1.3 makes up for the truncation, a little too much: the result has 1.003 times
-    the variance 2 / n.) Those of VGG are Xavier's, uniform. Biases start at the layer's `biases_initializer`, which is 0
-    in slim's networks; beta and the moving mean are 0; gamma and the moving variance are 1.
+    the variance 2 / n.) Those of VGG are Xavier's, uniform. Biases start at the layer's `biases_initializer`, 0 in
+    slim's networks; beta and the moving mean are 0; gamma and the moving variance are 1.
 
     Args:
       model: a network of `slimport.pytorch`, or a part of one. Kernels of other modules are variance scaled too.
