@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import DEPTHS, ROOT, SMALL, named, random_images, random_weights
+from conftest import ROOT, SMALL, named, random_images, random_weights
 
 from converters import convert, frameworks, load_keras, models, verify
 from converters.parity import ports, tf_slim
@@ -27,12 +27,12 @@ def keras_port(network: networks.Network, weights: dict[str, Any], **arguments: 
     return models.keras_port(network, weights.items(), **arguments)
 
 
-@pytest.mark.parametrize("name", DEPTHS)
+@pytest.mark.parametrize("name", ["resnet_v2_50", "resnet_v2_200"])
 def test_float64_is_within_1e_12_at_every_end_point(name: str) -> None:
     network = named(name)
     weights = random_weights(network)
     model = keras_port(network, weights)
-    # The deeper ones at one size; scripts/parity_matrix.py runs them all.
+    # The deepest at one size; scripts/parity_matrix.py runs them all.
     with tf_slim.SlimGraph(network, name, weights, "float64") as graph:
         for size in SIZES if name == "resnet_v2_50" else SIZES[1:2]:
             images = random_images((1, *size, 3))

@@ -5,77 +5,63 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, ClassVar
+from functools import partial, reduce
+from typing import ClassVar
 
 from slimport import graph
-from slimport.graph import Shape, Sides, Tensor, arg_scope, avg_pool2d, concat, conv2d, end_point, max_pool2d, scope
+from slimport.graph import Padding, Shape, Sides, Tensor, arg_scope, avg_pool2d, concat, conv2d, end_point, max_pool2d
 from slimport.networks.network import Network, classes, depth_in, depth_out, infer_depth_multiplier
 
-# A layer is its scope and, for a convolution, depth, kernel size and, where not 1 and SAME, stride and padding. A list
-# of layers takes one input and is concatenated. The odd names are slim's own: some of Mixed_5c, of Mixed_6a
-# (whose 1x1 are 3x3) and of Mixed_7b.
-_1X1 = ("Conv2d_0a_1x1", 64, 1)
-_DOUBLE_3X3 = (_1X1, ("Conv2d_0b_3x3", 96, 3), ("Conv2d_0c_3x3", 96, 3))
-_POOL, _MAX_POOL = ("AvgPool_0a_3x3",), ("MaxPool_1a_3x3",)
-_WIDE, _HIGH = (1, 7), (7, 1)
-
-
-def _35x35(first: str, second: str, pool_depth: int) -> tuple[Any, ...]:
-    return (_1X1,), ((first, 48, 1), (second, 64, 5)), _DOUBLE_3X3, (_POOL, ("Conv2d_0b_1x1", pool_depth, 1))
-
-
-def _17x17(depth: int) -> tuple[Any, ...]:
-    first, high, wide = ("Conv2d_0a_1x1", depth, 1), ("Conv2d_0b_7x1", depth, _HIGH), ("Conv2d_0c_1x7", depth, _WIDE)
-    return (
-        (("Conv2d_0a_1x1", 192, 1),),
-        (first, ("Conv2d_0b_1x7", depth, _WIDE), ("Conv2d_0c_7x1", 192, _HIGH)),
-        (first, high, wide, ("Conv2d_0d_7x1", depth, _HIGH), ("Conv2d_0e_1x7", 192, _WIDE)),
-        (_POOL, ("Conv2d_0b_1x1", 192, 1)),
-    )
-
-
-def _8x8(high: str) -> tuple[Any, ...]:
-    last = [("Conv2d_0c_1x3", 384, (1, 3)), ("Conv2d_0d_3x1", 384, (3, 1))]
-    return (
-        (("Conv2d_0a_1x1", 320, 1),),
-        (("Conv2d_0a_1x1", 384, 1), [("Conv2d_0b_1x3", 384, (1, 3)), (high, 384, (3, 1))]),
-        (("Conv2d_0a_1x1", 448, 1), ("Conv2d_0b_3x3", 384, 3), last),
-        (_POOL, ("Conv2d_0b_1x1", 192, 1)),
-    )
-
-
-_STEM: tuple[Any, ...] = (
-    ("Conv2d_1a_3x3", 32, 3, 2, "VALID"),
-    ("Conv2d_2a_3x3", 32, 3, 1, "VALID"),
-    ("Conv2d_2b_3x3", 64, 3),
-    ("MaxPool_3a_3x3",),
-    ("Conv2d_3b_1x1", 80, 1, 1, "VALID"),
-    ("Conv2d_4a_3x3", 192, 3, 1, "VALID"),
-    ("MaxPool_5a_3x3",),
+# Branches by slim's scopes, each with its nominal depth; `|` is side by side, concatenated. Slim's names say the rest:
+# the kernel is the last part; `a` is VALID, where the kernel is not 1x1, and anything else SAME; `1a` has stride 2 and
+# is 3x3, in Mixed_6a too. The odd names are slim's own: some of Mixed_5c, and one of Mixed_7b.
+_STEM = (
+    "Conv2d_1a_3x3 32, Conv2d_2a_3x3 32, Conv2d_2b_3x3 64, MaxPool_3a_3x3, "
+    "Conv2d_3b_1x1 80, Conv2d_4a_3x3 192, MaxPool_5a_3x3"
 )
-_BLOCKS: dict[str, tuple[Any, ...]] = {
+
+
+def _35x35(first: str, second: str, pool_depth: int) -> tuple[str, ...]:
+    return (
+        "Conv2d_0a_1x1 64",
+        f"{first} 48, {second} 64",
+        "Conv2d_0a_1x1 64, Conv2d_0b_3x3 96, Conv2d_0c_3x3 96",
+        f"AvgPool_0a_3x3, Conv2d_0b_1x1 {pool_depth}",
+    )
+
+
+def _17x17(depth: int) -> tuple[str, ...]:
+    return (
+        "Conv2d_0a_1x1 192",
+        f"Conv2d_0a_1x1 {depth}, Conv2d_0b_1x7 {depth}, Conv2d_0c_7x1 192",
+        f"Conv2d_0a_1x1 {depth}, Conv2d_0b_7x1 {depth}, Conv2d_0c_1x7 {depth}, "
+        f"Conv2d_0d_7x1 {depth}, Conv2d_0e_1x7 192",
+        "AvgPool_0a_3x3, Conv2d_0b_1x1 192",
+    )
+
+
+def _8x8(high: str) -> tuple[str, ...]:
+    return (
+        "Conv2d_0a_1x1 320",
+        f"Conv2d_0a_1x1 384, Conv2d_0b_1x3 384 | {high} 384",
+        "Conv2d_0a_1x1 448, Conv2d_0b_3x3 384, Conv2d_0c_1x3 384 | Conv2d_0d_3x1 384",
+        "AvgPool_0a_3x3, Conv2d_0b_1x1 192",
+    )
+
+
+_BLOCKS = {
     "Mixed_5b": _35x35("Conv2d_0a_1x1", "Conv2d_0b_5x5", 32),
     "Mixed_5c": _35x35("Conv2d_0b_1x1", "Conv_1_0c_5x5", 64),
     "Mixed_5d": _35x35("Conv2d_0a_1x1", "Conv2d_0b_5x5", 64),
-    "Mixed_6a": (
-        (("Conv2d_1a_1x1", 384, 3, 2, "VALID"),),
-        (_1X1, ("Conv2d_0b_3x3", 96, 3), ("Conv2d_1a_1x1", 96, 3, 2, "VALID")),
-        (_MAX_POOL,),
-    ),
+    "Mixed_6a": ("Conv2d_1a_1x1 384", "Conv2d_0a_1x1 64, Conv2d_0b_3x3 96, Conv2d_1a_1x1 96", "MaxPool_1a_3x3"),
     "Mixed_6b": _17x17(128),
     "Mixed_6c": _17x17(160),
     "Mixed_6d": _17x17(160),
     "Mixed_6e": _17x17(192),
     "Mixed_7a": (
-        (("Conv2d_0a_1x1", 192, 1), ("Conv2d_1a_3x3", 320, 3, 2, "VALID")),
-        (
-            ("Conv2d_0a_1x1", 192, 1),
-            ("Conv2d_0b_1x7", 192, _WIDE),
-            ("Conv2d_0c_7x1", 192, _HIGH),
-            ("Conv2d_1a_3x3", 192, 3, 2, "VALID"),
-        ),
-        (_MAX_POOL,),
+        "Conv2d_0a_1x1 192, Conv2d_1a_3x3 320",
+        "Conv2d_0a_1x1 192, Conv2d_0b_1x7 192, Conv2d_0c_7x1 192, Conv2d_1a_3x3 192",
+        "MaxPool_1a_3x3",
     ),
     "Mixed_7b": _8x8("Conv2d_0b_3x1"),
     "Mixed_7c": _8x8("Conv2d_0c_3x1"),
@@ -152,7 +138,7 @@ class InceptionV3(Network):
             net, aux = base(images, self.depth)
             graph.features(net)
             if self.num_classes and self.create_aux_logits:
-                with scope("AuxLogits"), arg_scope([conv2d], padding="VALID"):
+                with graph.scope("AuxLogits"), arg_scope([conv2d], padding="VALID"):
                     aux = avg_pool2d(aux, 5, 3, scope="AvgPool_1a_5x5")
                     aux = conv2d(aux, self.depth(128), 1, scope="Conv2d_1b_1x1")
                     name = "Conv2d_2a_{}x{}".format(*self.aux_kernel_size)
@@ -163,7 +149,7 @@ class InceptionV3(Network):
                     if spatial_squeeze:
                         aux = graph.squeeze(aux, scope="SpatialSqueeze")
                 point(aux, "AuxLogits")
-            with scope("Logits"):
+            with graph.scope("Logits"):
                 if global_pool:
                     net = point(graph.mean(net, scope="GlobalPool"), "global_pool")
                 else:
@@ -203,28 +189,28 @@ class InceptionV3(Network):
 def base(images: Tensor, depth: Callable[[int], int]) -> tuple[Tensor, Tensor]:
     """`inception_v3_base`: `Mixed_7c`, and `Mixed_6e`, which the auxiliary head takes."""
 
-    def run(net: Tensor, layer: Any) -> Tensor:
-        if isinstance(layer, list):
-            return concat(*(run(net, one) for one in layer))
-        name, *settings = layer
+    def run(net: Tensor, layer: str) -> Tensor:
+        if "|" in layer:
+            return concat(*(run(net, one) for one in layer.split(" | ")))
+        name, nominal = (*layer.split(), "0")[:2]
         if name.startswith("AvgPool"):
             return avg_pool2d(net, 3, 1, "SAME", scope=name)
         if name.startswith("MaxPool"):
             return max_pool2d(net, 3, 2, scope=name)
-        nominal, *more = settings
-        return conv2d(net, depth(nominal), *more, scope=name)
+        *_, place, sides = name.split("_")
+        strided = place == "1a"
+        height, width = (3, 3) if strided else map(int, sides.split("x"))
+        padding: Padding = "VALID" if place.endswith("a") and height > 1 else "SAME"
+        return conv2d(net, depth(int(nominal)), (height, width), 2 if strided else 1, padding, scope=name)
 
     net, mixed = images, {}
-    for layer in _STEM:
-        net = end_point(run(net, layer), layer[0], scoped=False)
+    for layer in _STEM.split(", "):
+        net = end_point(run(net, layer), layer.split()[0], scoped=False)
     for name, branches in _BLOCKS.items():
-        with scope(name):
+        with graph.scope(name):
             outputs = []
             for number, layers in enumerate(branches):
-                with scope(f"Branch_{number}"):
-                    branch = net
-                    for layer in layers:
-                        branch = run(branch, layer)
-                    outputs.append(branch)
+                with graph.scope(f"Branch_{number}"):
+                    outputs.append(reduce(run, layers.split(", "), net))
             net = mixed[name] = end_point(concat(*outputs), name, scoped=False)
     return net, mixed["Mixed_6e"]

@@ -7,21 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
-from slimport.graph import (
-    VARIABLE_LEAVES,
-    Shape,
-    Tensor,
-    arg_scope,
-    conv2d,
-    dropout,
-    end_point,
-    features,
-    max_pool2d,
-    mean,
-    scope,
-    scoped,
-    squeeze,
-)
+from slimport import graph
+from slimport.graph import Shape, Tensor, arg_scope, conv2d, dropout, end_point, max_pool2d, scope, scoped
 from slimport.networks.network import Network, Preprocessing, classes, depth_in, depth_out
 
 
@@ -111,25 +98,25 @@ class VGG(Network):
                     for i in range(1, block.repetitions + 1):
                         net = conv2d(net, block.depth, 3, scope=f"conv{number}_{i}")
                 net = max_pool2d(net, 2, scope=f"pool{number}")
-            features(net)
+            graph.features(net)
             # The fully connected layers are convolutions, so that images may be larger.
             net = conv2d(net, self.fc_depths[0], 7, padding=fc_conv_padding, scope="fc6")
             net = dropout(net, dropout_keep_prob, scope="dropout6")
             net = conv2d(net, self.fc_depths[1], 1, scope="fc7")
         if global_pool:
-            net = end_point(mean(net, scope="global_pool"), "global_pool", scoped=False)
+            net = end_point(graph.mean(net, scope="global_pool"), "global_pool", scoped=False)
         if self.num_classes:
             net = dropout(net, dropout_keep_prob, scope="dropout7")
             net = conv2d(net, self.num_classes, 1, activation=None, scope=self.classifier)
             if spatial_squeeze:
-                net = squeeze(net, scope="fc8/squeezed")
+                net = graph.squeeze(net, scope="fc8/squeezed")
             end_point(net, "fc8")
         return net
 
     @classmethod
     def scopes(cls, names: Iterable[str]) -> list[str]:
         names = set(names)
-        leaves = "|".join(VARIABLE_LEAVES)
+        leaves = "|".join(graph.VARIABLE_LEAVES)
         pattern = re.compile(rf"^(?:(.*)/)?conv1/conv1_1/(?:{leaves})$")
         found = {match[1] or "" for name in names if (match := pattern.match(name))}
         return sorted(s for s in found if any(scoped(s, f"fc{n}/weights") in names for n in (6, 7, 8)))
