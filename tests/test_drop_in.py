@@ -62,6 +62,14 @@ def test_all_children_but_the_last_compute_what_comes_before_the_logits(name: st
     assert list(dict(model.named_children()))[-1] == model.network.classifier
 
 
+def test_what_a_user_adds_is_a_child_and_moves_with_the_model() -> None:
+    model, _ = ported("resnet_v2")
+    model.spatial_squeeze = nn.Sequential(nn.Flatten(), nn.Linear(7, 3))
+    model.extra = nn.Linear(3, 2)
+    assert {"spatial_squeeze", "extra"} <= set(dict(model.named_children()))
+    assert {parameter.dtype for parameter in model.double().parameters()} == {torch.float64}
+
+
 def test_inception_without_its_auxiliary_head_is_a_chain_of_children() -> None:
     network = SMALL_NETWORKS["inception_v3"].without_auxiliary()
     model = pytorch_port(network, random_weights(network))

@@ -13,12 +13,13 @@ from conftest import SMALL_NETWORKS, pytorch_port, random_images, random_weights
 
 from converters import InputError, convert, frameworks, inspect, load_keras, load_pytorch, models, predict, verify
 from converters.parity import ports, tf_slim
-from converters.parity.compare import compare
-from converters.parity.training import Hyperparameters, compare_steps, random_batches, run_both
+from converters.parity.compare import compare, rel_l2
+from converters.parity.training import Hyperparameters, SlimTraining, compare_steps, random_batches, run_both
 from slimport import networks
 
 frameworks.import_nets()
 import slimport.keras
+from slimport.keras.end_points import variables
 
 FULL = networks.NETWORKS["inception_v3"]
 assert isinstance(FULL, networks.InceptionV3)
@@ -71,6 +72,41 @@ def test_three_training_steps_are_slims() -> None:
     assert found["moving_averages"].compared == moving
 
 
+def test_a_training_step_in_keras_is_slims() -> None:
+    import tensorflow as tf
+
+    network, size = inception(5, depth_multiplier=0.1, aux_kernel_size=(1, 3)), (139, 203)
+    weights = random_weights(network)
+    [(images, labels)] = random_batches(network, size, 4, count=1)
+    arguments: dict[str, Any] = {"dropout_keep_prob": 1.0}
+    without_decay = Hyperparameters(weight_decay=0.0)
+    with SlimTraining(network, "InceptionV3", weights, "float64", without_decay, size=size, **arguments) as slim:
+        truth = slim.step(images, labels)
+    exact = ((name, array.astype(np.float64)) for name, array in weights.items())
+    model = models.keras_port(network, exact, dtype="float64", image_size=size, **arguments)
+    for layer in model.layers:
+        if hasattr(layer, "momentum"):
+            # TensorFlow rounds 1 - decay to float32, in float64 graphs too.
+            layer.momentum = 1 - float(np.float32(1 - layer.momentum))
+    trained = {name: weight for name, weight in variables(model).items() if weight.trainable}
+    with tf.GradientTape() as tape:
+        end_points = slimport.keras.end_points(model)(images.astype(np.float64), training=True)
+        losses = [
+            tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, end_points[name]))
+            for name in ("Logits", "AuxLogits")
+        ]
+        loss = losses[0] + 0.4 * losses[1]
+    gradients = tape.gradient(loss, [weight.value for weight in trained.values()])
+    averages = {name: np.array(weight) for name, weight in variables(model).items() if not weight.trainable}
+    for ours, theirs in (
+        ({name: value.numpy() for name, value in end_points.items()}, truth.end_points),
+        (dict(zip(trained, (gradient.numpy() for gradient in gradients), strict=True)), truth.gradients),
+        (averages, truth.moving_averages),
+    ):
+        assert ours.keys() == theirs.keys()
+        assert max(rel_l2(ours[name], theirs[name]) for name in ours) < 1e-12
+
+
 def test_the_command_converts_to_every_form_and_back(
     full_size_checkpoint: Callable[[str, str], Path], slimport: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -89,6 +125,7 @@ def test_the_command_converts_to_every_form_and_back(
     run = slimport("verify", checkpoint, tmp_path / "m.safetensors", "--json")
     report = json.loads(run.out)
     assert (run.code, report["ok"], len(report["end_points"])) == (0, True, len(FULL.end_points("InceptionV3")))
+    assert report["judge"] == "tf_slim.nets.inception_v3"
     assert report["worst"]["rel_l2"] < 1e-13
 
 

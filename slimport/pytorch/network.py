@@ -228,11 +228,13 @@ class Network(Part):
 
         What comes behind that layer (`spatial_squeeze`, `predictions`) is among the modules, but is no child.
         """
+        names = [step[0] for step in self._steps]
         last = (self.graph.classifier or "").partition("/")[0]
+        behind = names[names.index(last) + 1 :] if last else []
         for name, module in super().named_children():
-            yield name, module
-            if name == last:
-                return
+            # PyTorch moves and sets by the children: what someone put there, with parameters, is one.
+            if name not in behind or any(True for _ in module.parameters()):
+                yield name, module
 
     def __repr__(self) -> str:
         classes = f"{self.network.num_classes} classes" if self.network.num_classes else "no logits"
