@@ -527,7 +527,8 @@ def _report_text(report: Report) -> str:
     lines += [
         "",
         f"{report.network} on {report.backend}, {report.device}, {' and '.join(report.by_dtype)}, "
-        f"batch {report.input_shape[0]} of {height}x{width_}; weights of the reference read by {report.reader}",
+        f"batch {report.input_shape[0]} of {height}x{width_}",
+        f"judge: {report.judge}, with weights read by {report.reader}",
     ]
     if report.reference is not None:
         lines.append(f"reference: {report.reference}, recorded from the TF-Slim graph")
@@ -554,8 +555,9 @@ def _report_text(report: Report) -> str:
 
 def _verdict_text(report: Report) -> str:
     if report.equal:
-        rounding = "1.5 times TF-Slim's own float32 rounding, plus 1e-07"
-        limit = rounding if report.dtype == "float32" else f"{report.worst.limit:.0e}"
+        from converters.parity.compare import FLOAT32_RULE
+
+        limit = FLOAT32_RULE if report.dtype == "float32" else f"{report.worst.limit:.0e}"
         return f"{click.style('equal', fg='green', bold=True)}: all {len(report.rows)} end points within {limit}"
     count = sum(not row.ok for row in report.rows)
     verdict = click.style("DIFFERENT", fg="red", bold=True)
@@ -568,8 +570,4 @@ def _row_text(row: Row, width: int) -> str:
     if row.slim_rel_l2 is not None:
         ratio = "" if row.ratio is None else f"{row.ratio:6.2f}"
         text += f" {row.slim_rel_l2:9.2e} {ratio:>6}"
-    if row.inputs > 1:
-        text += f"  over {row.inputs} inputs"
-    if row.of_logits:
-        text += "  from TF-Slim's error of the logits"
     return text

@@ -137,9 +137,7 @@ class Measured:
         with applied(setting, self.device):
             if setting.verdict:
                 dtype = str(setting.dtype).removeprefix("torch.")
-                return trace.compare(
-                    lambda images: ports.record_pytorch(self._model, images, dtype, self.device), dtype
-                )
+                return trace.compare(ports.record_pytorch(self._model, trace.images, dtype, self.device), dtype)
             tensor = self.images(trace.images)
             if setting.form == "optimized":
                 # It has an output, and no end points.

@@ -34,7 +34,7 @@ from make_checkpoint import random_variables
 
 from converters import frameworks, models
 from converters.parity import ports
-from converters.parity.compare import FLOAT32_RATIO, Row
+from converters.parity.compare import Row
 from converters.parity.reference import Reference
 from slimport import networks
 
@@ -216,7 +216,11 @@ class KerasElsewhere:
 
 @dataclass(frozen=True)
 class Result:
-    """One port in one row: float64's worst rel_l2, where the port computes in it, and float32's worst ratio."""
+    """One port in one row.
+
+    float64: the worst rel_l2, where the port computes in this dtype.
+    float32: the largest ratio of the port's error to TF-Slim's own rounding.
+    """
 
     float64: float | None
     float32: float
@@ -227,31 +231,26 @@ class Result:
 def run(row: Setting, elsewhere: Mapping[str, KerasElsewhere]) -> dict[str, Result]:
     """Every port in one row, by the port's name."""
     network, images, weights = row.described, row.images(), row.weights()
-    with Reference(network, network.default_scope, weights, images, **row.arguments) as reference:
+    reference = Reference(network, network.default_scope, weights, images, **row.arguments)
 
-        def result(record: Recorder, *dtypes: str) -> Result:
-            # One recording at a time: each can take gigabytes.
-            rows = {dtype: reference.compare(partial(record, dtype), dtype) for dtype in dtypes}
-            return Result(
-                float64=max(row.rel_l2 for row in rows["float64"]) if "float64" in rows else None,
-                float32=max(ratio(row) for row in rows["float32"]),
-                end_points=len(rows["float32"]),
-                different=tuple(row for row in chain(*rows.values()) if not row.ok),
-            )
+    def result(record: Recorder, *dtypes: str) -> Result:
+        # One recording at a time: each can take gigabytes.
+        rows = {dtype: reference.compare(record(dtype, images), dtype) for dtype in dtypes}
+        return Result(
+            float64=max(row.rel_l2 for row in rows["float64"]) if "float64" in rows else None,
+            float32=max(row.ratio or 0.0 for row in rows["float32"]),
+            end_points=len(rows["float32"]),
+            different=tuple(row for row in chain(*rows.values()) if not row.ok),
+        )
 
-        # float32 first, as the weights are: float64 holds them as they are.
-        both = ("float32", "float64")
-        model = models.pytorch_port(network, weights.items(), **row.arguments)
-        results = {"pytorch": result(lambda dtype, images: ports.record_pytorch(model, images, dtype, "cpu"), *both)}
-        results["tensorflow"] = result(keras_recorder(row), *both)
-        for backend, keras in elsewhere.items():
-            results[backend] = result(partial(keras.record, row), "float32")
+    # float32 first, as the weights are: float64 holds them as they are.
+    both = ("float32", "float64")
+    model = models.pytorch_port(network, weights.items(), **row.arguments)
+    results = {"pytorch": result(lambda dtype, images: ports.record_pytorch(model, images, dtype, "cpu"), *both)}
+    results["tensorflow"] = result(keras_recorder(row), *both)
+    for backend, keras in elsewhere.items():
+        results[backend] = result(partial(keras.record, row), "float32")
     return results
-
-
-def ratio(row: Row) -> float:
-    """The error over TF-Slim's own rounding, counting in the limit's constant: above 1.5 is a difference."""
-    return FLOAT32_RATIO * row.rel_l2 / row.limit
 
 
 def line(number: int, row: Setting, columns: Iterable[str], results: Mapping[str, Result]) -> str:

@@ -51,7 +51,7 @@ class WrongPort:
     arguments: under which it shows, of slim and of the port.
     ignored: the arguments that the port does not get.
     odd: whether it shows where every map has odd sides, as from images of a multiple of 32, plus 1.
-    float32: whether it is more than TF-Slim's own rounding in float32.
+    float32: whether it is beyond the limit in float32 too.
     """
 
     name: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ Compare = Callable[[Any, str, dict[str, Any], str], tuple[Row, ...]]
 
 
 @pytest.fixture(scope="module")
-def compare() -> Iterator[Compare]:
+def compare() -> Compare:
     """(model, sides, arguments, dtype) to rows; TF-Slim runs once for all ports."""
 
     @lru_cache
@@ -38,12 +38,9 @@ def compare() -> Iterator[Compare]:
 
     def rows(model: Any, sides: str, arguments: dict[str, Any], dtype: str) -> tuple[Row, ...]:
         against = reference(sides, tuple(arguments.items()))
-        return against.compare(lambda images: ports.record_pytorch(model, images, dtype, "cpu"), dtype)
+        return against.compare(ports.record_pytorch(model, against.images, dtype, "cpu"), dtype)
 
-    yield rows
-    for sides in SIZES:
-        for arguments in ARGUMENTS:
-            reference(sides, tuple(arguments.items())).__exit__()
+    return rows
 
 
 def begins_at(rows: tuple[Row, ...]) -> str | None:

@@ -63,7 +63,7 @@ def test_pytorch_is_equal_at_every_end_point_whatever_algorithms_cudnn_chooses(
 ) -> None:
     cudnn.benchmark = benchmark
     for _ in range(RUNS):
-        rows = recorded.compare(lambda images: ports.record_pytorch(model, images, dtype, DEVICE), dtype)
+        rows = recorded.compare(ports.record_pytorch(model, recorded.images, dtype, DEVICE), dtype)
         assert not [row for row in rows if not row.ok]
 
 

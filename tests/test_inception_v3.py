@@ -171,6 +171,17 @@ def test_a_keras_model_with_the_auxiliary_head_has_two_outputs(inception_checkpo
     assert slimport.keras.inception_v3(3, create_aux_logits=False, depth_multiplier=0.1).output_shape == (None, 3)
 
 
+def test_a_batch_norm_without_gamma_is_folded() -> None:
+    torch = frameworks.import_torch()
+    from slimport.pytorch import fold_batch_norm
+
+    network = SMALL_NETWORKS["inception_v3"]
+    model = pytorch_port(network, random_weights(network)).double()
+    images = torch.from_numpy(random_images((1, 3, 299, 299))).double()
+    for name, value in fold_batch_norm(model).features(images, ["Mixed_7c", "AuxLogits"]).items():
+        assert rel_l2(value.numpy(), model.features(images, [name])[name].detach().numpy()) < 1e-14
+
+
 def test_images_are_predicted_with_1001_classes(
     full_size_checkpoint: Callable[[str, str], Path], tmp_path: Path
 ) -> None:

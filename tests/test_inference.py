@@ -10,7 +10,7 @@ from conftest import SMALL, named, pytorch_port, random_images, random_weights
 
 import slimport.pytorch
 from converters.parity import ports, tf_slim
-from converters.parity.compare import ROUNDING_RUNS, compare, compare_float32, neighbours
+from converters.parity.compare import compare, rounding_of
 from slimport import networks
 from slimport.pytorch import fold_batch_norm, layers, optimize_for_inference
 
@@ -39,7 +39,7 @@ def test_folded_it_is_the_tf_slim_graph_within_float32s_rounding_and_in_float64(
         truth = truth_graph.run(images)
         rows64 = compare(ports.record_pytorch(exact, images, "float64", "cpu"), truth)
         port = ports.record_pytorch(folded, images, "float32", "cpu")
-        rows32 = compare_float32(port, truth, rounded.run, neighbours(images, ROUNDING_RUNS, seed=0))
+        rows32 = compare(port, truth, rounding_of(rounded.run(images), truth))
     assert [row.name for row in rows32] == network.end_points(network.name)
     assert not [row for row in rows64 + rows32 if not row.ok]
 

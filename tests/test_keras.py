@@ -14,7 +14,7 @@ from conftest import ROOT, SMALL, named, random_images, random_weights
 
 from converters import convert, frameworks, load_keras, models, verify
 from converters.parity import ports, tf_slim
-from converters.parity.compare import ROUNDING_RUNS, compare, compare_float32, neighbours
+from converters.parity.compare import compare, rounding_of
 from slimport import networks
 
 frameworks.import_keras()
@@ -53,7 +53,7 @@ def test_float32_is_within_tf_slims_own_rounding_at_every_end_point() -> None:
             images = random_images((1, *size, 3))
             truth = exact.run(images)
             port = ports.record_keras(model, network.name, images, "float32", "cpu")
-            rows = compare_float32(port, truth, rounded.run, neighbours(images, ROUNDING_RUNS, seed=0))
+            rows = compare(port, truth, rounding_of(rounded.run(images), truth))
             assert not [row for row in rows if not row.ok]
 
 

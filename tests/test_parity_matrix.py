@@ -46,4 +46,4 @@ def test_its_first_row_is_equal_for_every_port() -> None:
     assert verdict == "equal"
     pytorch, pytorch_float32, keras, *keras_float32 = map(float, errors)
     assert max(pytorch, keras) <= 1e-12
-    assert all(0 < ratio <= 1.5 for ratio in (pytorch_float32, *keras_float32))
+    assert all(0 < ratio <= 4 for ratio in (pytorch_float32, *keras_float32))

@@ -11,7 +11,7 @@ from conftest import DEPTHS, SMALL, named, pytorch_port, random_images, random_w
 
 import slimport.pytorch
 from converters.parity import ports, tf_slim
-from converters.parity.compare import ROUNDING_RUNS, compare, compare_float32, neighbours
+from converters.parity.compare import compare, rounding_of
 from slimport import networks
 
 SIZES = ((97, 97), (112, 112), (224, 224), (225, 225), (120, 161))
@@ -48,7 +48,7 @@ def test_float32_is_within_tf_slims_own_rounding_at_every_end_point_and_size(nam
             images = random_images((1, *size, 3))
             truth = exact.run(images)
             port = ports.record_pytorch(model, images, "float32", "cpu")
-            assert_equal(compare_float32(port, truth, rounded.run, neighbours(images, ROUNDING_RUNS, seed=0)))
+            assert_equal(compare(port, truth, rounding_of(rounded.run(images), truth)))
 
 
 @pytest.mark.parametrize("scope", ["net", "deep/er/net", ""])

@@ -53,6 +53,7 @@ def test_the_page_holds_everything_and_loads_nothing(small_v2: Path, small_trace
     for path in (converted, small_trace, Path(f"{small_v2}.index")):
         assert f"{path.name}: SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}" in plain
     assert f"torch {torch.__version__}" in plain
+    assert f"judge{report.judge}" in plain
     assert sum(tag == "tr" for tag, _ in elements) == 1 + len(report.rows)
     for row in report.rows:
         assert row.name in plain
@@ -123,7 +124,7 @@ def test_where_nothing_can_be_written_nothing_is_computed(
 def report_of(errors: list[float], dtype: str = "float64") -> Report:
     names = ["n/conv1", *(f"n/block1/unit_{i}/conv" for i in range(1, len(errors) - 1)), "predictions"]
     rows = tuple(Row(name, (1,), error, error, 1e-12) for name, error in zip(names, errors, strict=True))
-    return Report("n", "pytorch", dtype, "cpu", "b", "r", (1, 1, 1, 1), rows)
+    return Report("n", "pytorch", dtype, "cpu", "j", "b", "r", (1, 1, 1, 1), rows)
 
 
 def test_the_plot_shows_zero_and_what_is_endless_at_places_of_their_own() -> None:

@@ -17,7 +17,6 @@ from conftest import ROOT, SMALL, TRACE_SIZE, Run, save_small
 
 from converters import InputError, convert, trace, verify
 from converters.parity import tf_slim
-from converters.parity.compare import ROUNDING_RUNS
 from converters.parity.tracing import open_trace, weights_digest
 from converters.sources import open_source
 
@@ -169,12 +168,27 @@ BAD: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "no description": (with_arrays(trace=None), "not a trace that 'slimport trace' wrote"),
     "no images": (with_arrays(images=None), DAMAGED),
     "pickled objects": (with_arrays(images=np.array([{}])), DAMAGED),
-    "fewer runs": (with_arrays(rounding=np.ones((2, 29))), "do not fit each other"),
+    "no run": (with_arrays(rounding=np.ones((0, 29))), DAMAGED),
+    "fewer end points": (with_arrays(rounding=np.ones((1, 28))), "do not fit each other"),
     "not JSON": (with_arrays(trace=np.ones(3, np.uint8)), DAMAGED),
     "a list": (with_arrays(trace=np.frombuffer(b"[1]", np.uint8)), DAMAGED),
     "another version": (described(format="slimport trace 99"), "of another version of slimport"),
     "no end points": (described(end_points=[]), "do not fit each other"),
 }
+
+
+def test_an_earlier_trace_is_read_by_the_first_of_its_float32_runs(
+    small_v2: Path, small_trace: Path, tmp_path: Path
+) -> None:
+    with np.load(small_trace) as file:
+        first = file["rounding"]
+        data = json.loads(file["trace"].tobytes())
+    del data["judge"]
+    several, path = np.concatenate([first, np.ones((63, first.shape[1]))]), tmp_path / "earlier.npz"
+    with_arrays(rounding=several, trace=np.frombuffer(json.dumps(data).encode(), np.uint8))(small_trace, path)
+    report = verify(small_v2, dtype="float32", reference=path)
+    assert report == replace(verify(small_v2, dtype="float32", reference=small_trace), reference=str(path))
+    assert report.judge == "slimport.nets"
 
 
 @pytest.mark.parametrize("bad", BAD)
@@ -231,7 +245,7 @@ def test_a_trace_is_recorded_as_asked(small_v2: Path, tmp_path: Path) -> None:
     assert recorded.images.shape == (2, 40, 24, 3)
     assert recorded.truth["resnet_v2/logits"].shape == (2, 10, 6, 7)
     assert recorded.description.seed == 3
-    assert len(list(recorded.rounding())) == ROUNDING_RUNS
+    assert list(recorded.rounding) == list(recorded.truth)
     assert verify(small_v2, reference=path, **arguments).ok
 
 
@@ -242,6 +256,9 @@ def test_the_command_records_and_refuses(slimport: Callable[..., Run], small_v2:
     run = slimport("verify", small_v2, "--reference", tmp_path / "t.npz", "--dtype", "float32")
     assert run.code == 0
     assert f"reference: {tmp_path}/t.npz, recorded from the TF-Slim graph" in run.out
+    assert "judge: slimport.nets, with weights read by tensorflow" in run.out
+    limit = "within 4 times TF-Slim's own float32 rounding, plus 1e-06, at most 1e-03"
+    assert run.out.splitlines()[-1] == f"equal: all 29 end points {limit}"
     for name, message in (("t.txt", "must end in .npz"), ("no/t.npz", "does not exist; make it first")):
         with pytest.raises(InputError, match=message):
             trace(small_v2, tmp_path / name)

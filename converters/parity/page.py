@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 
 from converters.parity import plot
-from converters.parity.compare import FLOAT32_FLOOR, FLOAT32_RATIO, Report, Row
+from converters.parity.compare import FLOAT32_RULE, FLOAT64_LIMIT, Report, Row
 from converters.targets.atomic import atomic
 
 SUFFIXES = (".html", ".htm")
@@ -70,8 +70,8 @@ def render(report: Report, compared: Compared, png: bytes) -> str:
 <h2>Error at every end point</h2>
 <div class="plot"><img alt="{escape(_alternative(report))}" src="data:image/png;base64,{image}"></div>
 <p class="note">rel_l2 is ||port - TF-Slim|| / ||TF-Slim|| over a whole end point, against the TF-Slim graph in float64.
-In float64 an end point may be 1e-12 off. In float32 it may be {FLOAT32_RATIO} times as far off as TF-Slim itself in
-float32, plus {FLOAT32_FLOOR:.0e}.</p>
+In float64 the limit is {FLOAT64_LIMIT:.0e}; in float32 it is {FLOAT32_RULE}. The ratio is the port's error over that
+rounding.</p>
 <h2>What was compared</h2>
 {_compared(report, compared)}
 <h2>End points</h2>
@@ -126,6 +126,7 @@ def _compared(report: Report, compared: Compared) -> str:
     else:
         entries.append(("reference", "the TF-Slim graph, run here on the CPU"))
     entries += [
+        ("judge", f"<code>{escape(report.judge)}</code>"),
         ("weights of the reference", f"read by {escape(report.reader)}"),
         ("port", f"{escape(report.backend)}, on {escape(report.device)} ({escape(compared.machine)})"),
         ("input", f"batch {batch} of {height}x{width}, {channels} channels, uniform in [-1, 1]"),

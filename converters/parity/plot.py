@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from converters import frameworks
-from converters.parity.compare import FLOAT32_FLOOR, FLOAT32_RATIO, FLOAT64_LIMIT, Report, Row
+from converters.parity.compare import FLOAT32_CAP, FLOAT32_FLOOR, FLOAT32_RATIO, FLOAT64_LIMIT, Report, Row
 from converters.targets.atomic import atomic
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -70,7 +70,7 @@ def _panel(axes: Any, report: Report) -> None:
     if report.dtype == "float32":
         slim = [scale(row.slim_rel_l2 or 0.0) for row in report.rows]
         axes.plot(places, slim, color=_SLIM, linewidth=1.2, label="TF-Slim's own rounding")
-        limit = f"limit: {FLOAT32_RATIO} times that + {FLOAT32_FLOOR:.0e}"
+        limit = f"limit: {FLOAT32_RATIO} times that + {FLOAT32_FLOOR:.0e}, at most {FLOAT32_CAP:.0e}"
     axes.fill_between(places, scale.floor / 1.8, limits, color=_LIMIT, linewidth=0, zorder=0.5, label=limit)
     size = 4.5 if len(report.rows) < 120 else 2.8
     axes.plot(places, errors, "o", color=_PORT, markersize=size, label="the port's error")

@@ -40,6 +40,16 @@ def weights(source: Source) -> tuple[dict[str, Array], str]:
     return source.arrays(), "slimport"
 
 
+def judge(network: Network) -> str:
+    """Whose graph code `SlimGraph` runs: the builder's `JUDGE`, or else its package."""
+    builder = _builder(network)
+    return str(getattr(builder, "JUDGE", builder.__package__))
+
+
+def _builder(network: Network) -> Any:
+    return import_module(f"{frameworks.import_nets().__name__}.{network.family}")
+
+
 @contextmanager
 def building_graphs() -> Iterator[None]:
     """Halves the time in which TensorFlow builds a deep graph.
@@ -89,11 +99,10 @@ class SlimGraph:
         batch_norm_scale: bool = True,
         **arguments: Any,
     ) -> None:
-        nets = frameworks.import_nets()
+        builder = _builder(network)
         import tensorflow.compat.v1 as tf
         import tf_slim as slim
 
-        builder = import_module(f"{nets.__name__}.{network.family}")
         # TensorFlow's fused BatchNorm, what TF-Slim runs in float32, has no float64 kernel.
         fused = {"fused": False} if dtype == "float64" else {}
         # The arg scopes of networks without BatchNorm do not know of it.

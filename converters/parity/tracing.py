@@ -1,14 +1,13 @@
 """`trace`: TF-Slim's end points in a file, for machines without TensorFlow.
 
-A trace holds all that a verdict depends on: the input; TF-Slim's end points in float64, bit for bit; and the rel_l2 of
-each of its runs in float32 at each end point, since `verify` asks for no more of these runs. A digest of the weights
-says whose they are.
+A trace holds all that a verdict depends on: the input; TF-Slim's end points in float64, bit for bit; and its rel_l2 in
+float32 at each of them. A digest of the weights says whose they are.
 
 The file is a `.npz` of plain arrays; nothing in it is ever unpickled:
 
 - `trace`: bytes of JSON, the fields of `Description` and, in the network's order, how to get each end point.
 - `images`: float32 [batch, height, width, channels].
-- `rounding`: float64 [runs, end points].
+- `rounding`: float64 [1, end points]. Earlier traces have several runs, of which the first is read.
 - `end_point_<n>`: bytes [8, size], the end point's float64 numbers, little-endian, the first bytes of all of them
   first. Random numbers do not compress, but their exponents do, and what a ReLU holds at 0.
 
@@ -23,9 +22,8 @@ import hashlib
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +33,7 @@ from numpy.typing import NDArray
 from converters import frameworks
 from converters.errors import InputError, first_line
 from converters.mapping import Array
-from converters.parity.compare import ROUNDING_RUNS
-from converters.parity.reference import Reference, Rounding, SlimSide, all_arguments, run_slim
+from converters.parity.reference import Reference, SlimSide, all_arguments, run_slim
 from converters.sources import PathLike, Source, open_source
 from converters.targets.atomic import atomic, check_destination
 from converters.views import AS_IT_IS, View
@@ -60,6 +57,7 @@ class Description:
     seed: of the images.
     reader: whose reader the weights came through.
     versions: of what computed it.
+    judge: whose graph code it ran. Earlier traces do not say.
     """
 
     network: dict[str, Any]
@@ -69,24 +67,35 @@ class Description:
     seed: int
     reader: str
     versions: dict[str, str]
+    judge: str = "slimport.nets"
 
 
 class Trace(SlimSide):
     """A trace that was read. It has `weights` once it was checked against their source."""
 
     def __init__(
-        self, path: Path, description: Description, images: Array, truth: Mapping[str, Array], rounding: Array
+        self,
+        path: Path,
+        description: Description,
+        images: Array,
+        truth: Mapping[str, Array],
+        rounding: Mapping[str, float],
     ) -> None:
-        self.path, self.description, self.images, self.seed = path, description, images, description.seed
+        self.path, self.description, self.images = path, description, images
         self.network = networks.from_json(description.network)
         self._truth, self._rounding = truth, rounding
+
+    @property
+    def judge(self) -> str:
+        return self.description.judge
 
     @property
     def truth(self) -> Mapping[str, Array]:
         return self._truth
 
-    def rounding(self) -> Iterator[Rounding]:
-        return (partial(_chosen, dict(zip(self.truth, errors.tolist(), strict=True))) for errors in self._rounding)
+    @property
+    def rounding(self) -> Mapping[str, float]:
+        return self._rounding
 
     def with_weights(self, weights: Mapping[str, Array]) -> Reference:  # noqa: ARG002
         raise InputError(
@@ -135,10 +144,6 @@ class Trace(SlimSide):
             )
 
 
-def _chosen(errors: Mapping[str, float], names: list[str]) -> dict[str, float]:
-    return {name: errors[name] for name in names}
-
-
 def trace(
     source: PathLike,
     path: PathLike,
@@ -177,12 +182,6 @@ def trace(
         network = opened.network
         arguments = all_arguments(opened, arguments)
         reference, reader = run_slim(opened, arguments, size=size, batch=batch, seed=seed, progress=progress)
-        names = list(reference.truth)
-        rounding: list[list[float]] = []
-        with reference:
-            for run in reference.rounding():
-                rounding.append(list(run(names).values()))
-                progress(f"running {network.name} in TF-Slim, float32, {len(rounding)} of {ROUNDING_RUNS}")
         description = Description(
             network=network.to_json(),
             scope=opened.scope,
@@ -191,9 +190,11 @@ def trace(
             seed=seed or 0,
             reader=reader,
             versions=frameworks.versions("tensorflow", "tf_slim", "numpy", "slimport"),
+            judge=reference.judge,
         )
+        rounding = np.array([list(reference.rounding.values())])
         progress(f"writing {path}")
-        _write(path, description, reference, np.array(rounding))
+        _write(path, description, reference, rounding)
     return description
 
 
@@ -218,10 +219,10 @@ def open_trace(path: PathLike) -> Trace:
             recipes = data.pop("end_points")
             description = Description(**data)
             truth = _read_end_points(file, recipes)
-            images, rounding = file["images"], file["rounding"]
-        if images.ndim != 4 or rounding.shape != (ROUNDING_RUNS, len(truth)):
+            images, rounding = file["images"], file["rounding"][0]
+        if images.ndim != 4 or rounding.shape != (len(truth),):
             raise ValueError("its arrays do not fit each other")
-        return Trace(path, description, images, truth, rounding)
+        return Trace(path, description, images, truth, dict(zip(truth, rounding.tolist(), strict=True)))
     except InputError:
         raise
     except _DAMAGE as error:

@@ -21,7 +21,7 @@ from converters.models import Variables
 from converters.parity import page as pages
 from converters.parity import plot as plots
 from converters.parity import ports, tf_slim
-from converters.parity.compare import Report, RoundedWeights, is_softmax, rel_l2
+from converters.parity.compare import Report, RoundedWeights, rel_l2
 from converters.parity.page import Compared
 from converters.parity.reference import SlimSide, all_arguments, run_slim
 from converters.parity.tracing import open_trace
@@ -42,6 +42,7 @@ from slimport.graph import scoped
 
 TARGETS = ("pytorch", "keras", "onnx", "slim")
 DTYPES = ("float64", "float32")
+_PREDICTIONS = ("predictions", "Predictions")
 _SOFTMAX = "{} are not in the file: they are the softmax of its output, computed here"
 _PACKAGES = ("slimport", "numpy", "torch", "keras", "onnx", "onnxruntime", "jax", "tensorflow", "tf_keras", "tf_slim")
 
@@ -126,7 +127,6 @@ def verify(
             slim, reader = trace, trace.description.reader
         else:
             slim, reader = run_slim(opened, arguments, size=size, batch=batch, seed=seed, progress=progress)
-            stack.enter_context(slim)
         images, weights = slim.images, slim.weights
         if is_program and arguments != network.arguments:
             raise InputError(f"{converted}: is a program with the network's default arguments, and cannot take others")
@@ -152,13 +152,14 @@ def verify(
         rounded = None
         if rounding := _rounded(weights, dtypes):
             source_truth = slim.truth
-            slim = stack.enter_context(slim.with_weights({**weights, **rounding}))
+            slim = slim.with_weights({**weights, **rounding})
             rounded = RoundedWeights(
                 dtypes=tuple(sorted({array.dtype.name for array in rounding.values()})),
                 variables={scoped(opened.scope, n): rel_l2(array, weights[n]) for n, array in rounding.items()},
                 end_points={name: rel_l2(value, source_truth[name]) for name, value in slim.truth.items()},
             )
-        softmax = next(filter(is_softmax, network.end_points(opened.scope, **arguments)), None) if is_program else None
+        names = network.end_points(opened.scope, **arguments) if is_program else []
+        softmax = next((name for name in names if name in _PREDICTIONS), None)
         # float64 first: its weights can be rounded to float32, but not back.
         measured = sorted(
             {dtype, *(DTYPES if not inexact and (plot is not None or page is not None) else ())}, reverse=True
@@ -167,14 +168,10 @@ def verify(
         try:
             for one in measured:
                 progress(f"running {network.name} in {ports.backend_of(target)}, {one}")
-
-                def record(images: Array, dtype: str = one) -> dict[str, Array]:
-                    port = _record(model, target, opened.scope, images, dtype, device)
-                    if softmax is not None:
-                        port[softmax] = ports.softmax(port[list(port)[-1]])
-                    return port
-
-                rows[one] = slim.compare(record, one)
+                port = _record(model, target, opened.scope, images, one, device)
+                if softmax is not None:
+                    port[softmax] = ports.softmax(port[list(port)[-1]])
+                rows[one] = slim.compare(port, one)
         except ValueError as error:
             raise InputError(f"{opened.path}: nothing to compare: {first_line(error)}") from error
         reports = {
@@ -183,6 +180,7 @@ def verify(
                 target=target,
                 dtype=one,
                 device=device,
+                judge=slim.judge,
                 backend=ports.backend_of(target),
                 reader=reader,
                 input_shape=images.shape,

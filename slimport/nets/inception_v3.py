@@ -20,6 +20,8 @@ import tf_slim as slim
 from tf_slim.nets import inception_v3 as tf_slims
 
 Tensor = Any
+JUDGE = tf_slims.__name__
+"""Whose graph code this is: `slimport verify` names it."""
 
 arg_scope = inception_v3_arg_scope = tf_slims.inception_v3_arg_scope
 inception_v3_base = tf_slims.inception_v3_base
