@@ -47,7 +47,6 @@ def test_one_gamma_changed_by_a_thousandth_is_found_where_it_is(
     checkpoint, converted = resnet_v2_50_checkpoint("v2"), tmp_path / "m.safetensors"
     arguments = ("verify", checkpoint, converted, "--dtype", dtype, "--size", "97", "--json")
     convert(checkpoint, converted)
-    assert slimport(*arguments).code == 0
     live, _ = channels(converted)
     change_gamma(converted, live)
     run = slimport(*arguments)
