@@ -22,197 +22,84 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, field
-from functools import cached_property, wraps
-from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Any, Concatenate, Literal, ParamSpec
+
+from slimport.names import clean
+from slimport.nodes import (
+    ACTIVATIONS,
+    HE,
+    NORMALIZERS,
+    VARIABLE_LEAVES,
+    VARIANCE_SCALING,
+    XAVIER,
+    Activation,
+    EndPoint,
+    Graph,
+    Initializer,
+    Input,
+    Node,
+    Output,
+    Padding,
+    Shape,
+    Sides,
+    Source,
+    scoped,
+)
+from slimport.sizes import Size
 
 P = ParamSpec("P")
-Shape = tuple[int, ...]
-Sides = tuple[int, int]
-"""Of height and width."""
-Padding = Literal["SAME", "VALID"] | tuple[Sides, Sides]
-"""TensorFlow's, or the zeros before and after the height and the width."""
-Initializer = tuple[str, float] | tuple[str]
 
-XAVIER: Initializer = ("xavier",)
-VARIANCE_SCALING: Initializer = ("variance_scaling",)
-HE: Initializer = ("he",)
-"""Normal numbers of variance 2 / n, n the number of inputs of an output: arXiv:1502.01852."""
-VARIABLE_LEAVES = (
-    "weights",
-    "depthwise_weights",
-    "pointwise_weights",
-    "biases",
-    "gamma",
-    "beta",
-    "moving_mean",
-    "moving_variance",
-)
-ACTIVATIONS = {
-    "relu": "Relu",
-    "relu6": "Relu6",
-    "leaky_relu": "LeakyRelu",
-    "elu": "Elu",
-    "selu": "Selu",
-    "softplus": "Softplus",
-    "sigmoid": "Sigmoid",
-    "tanh": "Tanh",
-    "swish": "Swish",
-    "hard_sigmoid": "HardSigmoid",
-    "hard_swish": "HardSwish",
-}
-"""The name that an activation has under its layer's scope, which is that of TensorFlow's op where there is one."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """One layer of a graph.
-
-    op: the name of the function here that recorded it, or `input` for the images.
-    inputs: the nodes that it takes, by their numbers in the graph.
-    scope: its scope relative to the model's. What has no scope of its own (`add`, `concat`) has that in which it is.
-    channels: the size of its output's last axis.
-    stride: the sides of the images over those of its map; None where there is no map any more.
-    attributes: everything else that decides on what it computes, as JSON values, with tuples for lists.
-    """
-
-    op: str
-    inputs: tuple[int, ...]
-    scope: str
-    channels: int
-    stride: Sides | None
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def normalizer(self) -> Mapping[str, Any] | None:
-        """The `epsilon`, `decay`, `scale` and `center` of the layer's BatchNorm, or of the layer that is one."""
-        return self.attributes if self.op == "batch_norm" else self.attributes.get("normalizer")
-
-    @property
-    def activation(self) -> str | None:
-        """The name of the activation behind the layer, a key of `ACTIVATIONS`."""
-        return self.attributes.get("activation")
-
-
-class EndPoint(NamedTuple):
-    """A name in slim's `end_points`.
-
-    scoped: whether slim puts the model's scope before it.
-    """
-
-    name: str
-    node: int
-    scoped: bool
-
-
-@dataclass(frozen=True)
-class Graph:
-    """A recorded network.
-
-    nodes: in the order in which they were recorded, which is one in which they can run; the first is the images.
-    end_points: in slim's order.
-    parts: the scopes that the definition opened, each before those within it.
-    output: the node whose value is the network's.
-    features: the node of the last map, which the head of the network takes; None where no one said so.
-    classifier: the scope of the layer that makes the logits.
-    """
-
-    nodes: tuple[Node, ...]
-    end_points: tuple[EndPoint, ...]
-    parts: tuple[str, ...]
-    output: int
-    features: int | None = None
-    classifier: str | None = None
-
-    @cached_property
-    def variables(self) -> dict[str, Shape]:
-        """Every model variable with its shape (kernels HWIO), in the order in which slim creates them."""
-        return {name: shape for node in self.nodes for name, shape in self.variables_of(node)}
-
-    def variables_of(self, node: Node) -> Iterator[tuple[str, Shape]]:
-        """The variables of one layer: its kernel, its biases and those of its BatchNorm."""
-        depth_in = self.nodes[node.inputs[0]].channels if node.inputs else 0
-        kernel, depth = node.attributes.get("kernel_size", ()), node.channels
-        if node.op == "conv2d":
-            yield f"{node.scope}/weights", (*kernel, depth_in, depth)
-        elif node.op == "conv2d_transpose":
-            yield f"{node.scope}/weights", (*kernel, depth, depth_in)
-        elif node.op == "separable_conv2d":
-            multiplier = node.attributes["depth_multiplier"]
-            yield f"{node.scope}/depthwise_weights", (*kernel, depth_in, multiplier)
-            if node.attributes["pointwise"]:
-                yield f"{node.scope}/pointwise_weights", (1, 1, depth_in * multiplier, depth)
-        elif node.op == "fully_connected":
-            yield f"{node.scope}/weights", (depth_in, depth)
-        if node.attributes.get("biases"):
-            yield f"{node.scope}/biases", (depth,)
-        if (norm := node.normalizer) is not None:
-            scope = node.scope if node.op == "batch_norm" else f"{node.scope}/BatchNorm"
-            leaves = {"gamma": norm["scale"], "beta": norm["center"], "moving_mean": True, "moving_variance": True}
-            for leaf in (leaf for leaf, there in leaves.items() if there):
-                yield f"{scope}/{leaf}", (depth,)
-
-    def end_point_names(self, scope: str) -> dict[str, EndPoint]:
-        """The end points by the names that slim gives them where the network is under `scope`."""
-        return {scoped(scope, point.name) if point.scoped else point.name: point for point in self.end_points}
-
-    def depth_in(self, scope: str) -> int:
-        """The channels that the layer of a scope takes."""
-        return next(self.nodes[node.inputs[0]].channels for node in self.nodes if node.scope == scope)
-
-    def needed_by(self, index: int) -> frozenset[int]:
-        """The nodes that a node's value depends on, itself included."""
-        needed: set[int] = set()
-        pending = [index]
-        while pending:
-            if (index := pending.pop()) not in needed:
-                needed.add(index)
-                pending.extend(self.nodes[index].inputs)
-        return frozenset(needed)
-
-    @cached_property
-    def needed(self) -> frozenset[int]:
-        """The nodes that the output depends on, itself included."""
-        return self.needed_by(self.output)
-
-    @cached_property
-    def branches(self) -> tuple[int, ...]:
-        """The last nodes of what has variables and the output does not need: auxiliary heads."""
-        taken = {index for node in self.nodes for index in node.inputs}
-        ends = (index for index in range(len(self.nodes)) if index not in taken and index not in self.needed)
-        own = ((end, self.needed_by(end) - self.needed) for end in ends)
-        return tuple(end for end, nodes in own if any(any(self.variables_of(self.nodes[i])) for i in nodes))
-
-    def to_json(self) -> dict[str, Any]:
-        """The graph as plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Graph:
-        """The inverse of `to_json`, of what a JSON file made of it too.
-
-        Raises:
-          ValueError: something is missing, or of another kind.
-        """
-        try:
-            nodes = tuple(
-                Node(**{**node, "attributes": _tuples(node["attributes"])}) for node in _tuples(data["nodes"])
-            )
-            end_points = tuple(EndPoint(*point) for point in data["end_points"])
-            return cls(**{**data, "nodes": nodes, "end_points": end_points, "parts": tuple(data["parts"])})
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not the graph of a network: {error!r}") from error
-
-
-def scoped(scope: str, name: str) -> str:
-    """`name` under `scope`; an empty scope adds nothing."""
-    return f"{scope}/{name}" if scope else name
-
-
-def _tuples(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return tuple(map(_tuples, value))
-    return {key: _tuples(item) for key, item in value.items()} if isinstance(value, dict) else value
+__all__ = [
+    "ACTIVATIONS",
+    "HE",
+    "NORMALIZERS",
+    "VARIABLE_LEAVES",
+    "VARIANCE_SCALING",
+    "XAVIER",
+    "Activation",
+    "EndPoint",
+    "Graph",
+    "Initializer",
+    "Input",
+    "Node",
+    "Output",
+    "Padding",
+    "Shape",
+    "Sides",
+    "Source",
+    "Tensor",
+    "activation",
+    "add",
+    "add_node",
+    "arg_scope",
+    "avg_pool2d",
+    "batch_norm",
+    "concat",
+    "conv2d",
+    "conv2d_same",
+    "conv2d_transpose",
+    "dropout",
+    "end_point",
+    "features",
+    "flatten",
+    "fully_connected",
+    "max_pool2d",
+    "mean",
+    "multiply",
+    "pad_channels",
+    "record",
+    "scale",
+    "scope",
+    "scoped",
+    "separable_conv2d",
+    "sharing",
+    "softmax",
+    "sourced",
+    "squeeze",
+    "subsample",
+]
 
 
 @dataclass(frozen=True)
@@ -228,7 +115,9 @@ class Tensor:
 
 
 class _Recorder:
-    def __init__(self) -> None:
+    """What is recorded; `free`, any scope is taken, and made one that is valid and that no other layer has."""
+
+    def __init__(self, free: bool = False) -> None:
         self.nodes: list[Node] = []
         self.end_points: dict[str, EndPoint] = {}
         self.parts: dict[str, None] = {}
@@ -236,43 +125,109 @@ class _Recorder:
         self.defaults: Mapping[str, Mapping[str, Any]] = {}
         self.features: int | None = None
         self.scopes: set[str] = set()
+        self.free = free
 
     def add(self, node: Node) -> Tensor:
-        if node.scope in self.scopes:
+        if self.free and node.op != "input":
+            node = self._placed(node)
+        elif node.scope in self.scopes and node.op != "input":
             raise ValueError(f"two layers under the scope {node.scope!r}: one needs another scope")
         self.scopes.add(node.scope)
+        return self.append(node)
+
+    def append(self, node: Node) -> Tensor:
         self.nodes.append(node)
         return Tensor(len(self.nodes) - 1, node)
+
+    def _placed(self, node: Node) -> Node:
+        """The node under a scope that is valid, and free as those of its BatchNorm and its activation are."""
+        followers = ["/BatchNorm"] if node.op not in NORMALIZERS and node.normalizer is not None else []
+        followers += [f"/{ACTIVATIONS[node.activation]}"] if node.activation else []
+        wanted, number = clean(node.scope) or node.op, 0
+        found = wanted
+        while any(name in self.scopes for name in (found, *(found + follower for follower in followers))):
+            number += 1
+            found = f"{wanted}_{number}"
+        self.scopes.update(found + follower for follower in followers)
+        if found == node.scope:
+            return node
+        return replace(node, scope=found, attributes={**node.attributes, "source_scope": node.scope})
+
+    def graph(self, returned: Tensor | Mapping[str, Tensor], classifier: str | None) -> Graph:
+        """The graph of what was recorded, and of what the definition returned."""
+        named = returned if isinstance(returned, Mapping) else {}
+        outputs = tuple(Output(name, tensor.index) for name, tensor in named.items())
+        if self.free:
+            paths = [node.scope.split("/") for node in self.nodes]
+            prefixes = ("/".join(path[:end]) for path in paths for end in range(1, len(path)))
+            self.parts = dict.fromkeys(prefix for prefix in prefixes if prefix not in self.scopes)
+        return Graph(
+            nodes=tuple(self.nodes),
+            end_points=tuple(self.end_points.values()),
+            parts=tuple(self.parts),
+            output=outputs[0].node if isinstance(returned, Mapping) else returned.index,
+            features=self.features,
+            classifier=classifier,
+            outputs=outputs,
+        )
 
 
 _recording: ContextVar[_Recorder] = ContextVar("recording")
 
 
-def record(definition: Callable[[Tensor], Tensor], in_channels: int, classifier: str | None = None) -> Graph:
+def record(
+    definition: Callable[..., Tensor | Mapping[str, Tensor]],
+    in_channels: int = 0,
+    classifier: str | None = None,
+    *,
+    inputs: Sequence[Input] = (),
+    free: bool = False,
+) -> Graph:
     """The graph of a definition.
 
     Args:
-      definition: from the images to the network's output, in the words of this module.
-      in_channels: of the images.
+      definition: from the inputs to the network's output, or to its outputs by name, in the words of this module.
+      in_channels: of the images, where there are no `inputs`.
       classifier: the scope of the layer that makes the logits.
+      inputs: the inputs where they are not just images; the definition is called with one tensor for each.
+      free: whether layers may have any scopes, as those of a user's graph have: they are changed to valid ones, each
+        once, and where the variables come from is kept (`Graph.sources`). The parts follow from the scopes.
 
     Raises:
       ValueError: two layers have one scope, or an argument is not one that slim takes.
     """
-    recorder = _Recorder()
+    recorder = _Recorder(free)
     token = _recording.set(recorder)
     try:
-        output = definition(recorder.add(Node("input", (), "", in_channels, (1, 1))))
+        given = [recorder.add(_input(one)) for one in inputs] or [
+            recorder.add(Node("input", (), "", in_channels, (1, 1)))
+        ]
+        returned = definition(*given)
     finally:
         _recording.reset(token)
-    return Graph(
-        nodes=tuple(recorder.nodes),
-        end_points=tuple(recorder.end_points.values()),
-        parts=tuple(recorder.parts),
-        output=output.index,
-        features=recorder.features,
-        classifier=classifier,
-    )
+    return recorder.graph(returned, classifier)
+
+
+def _input(described: Input) -> Node:
+    attributes = {"name": described.name, "shape": described.shape}
+    channels = described.shape[-1] if len(described.shape) > 1 else 0
+    return Node("input", (), "", channels or 0, (1, 1) if len(described.shape) == 4 else None, attributes)
+
+
+def sourced(net: Tensor, sources: Mapping[str, Source]) -> Tensor:
+    """Says where a layer's variables come from, by their leaves: `weights`, `BatchNorm/gamma`."""
+    return _with_attribute(net, "source", {**net.node.attributes.get("source", {}), **sources})
+
+
+def sharing(net: Tensor, scope: str) -> Tensor:
+    """Says that a layer has the variables of another one, whose scope is given, and whose settings are the same."""
+    return _with_attribute(net, "shares", scope)
+
+
+def _with_attribute(net: Tensor, name: str, value: Any) -> Tensor:
+    node = replace(net.node, attributes={**net.node.attributes, name: value})
+    _recording.get().nodes[net.index] = node
+    return Tensor(net.index, node)
 
 
 @contextmanager
@@ -342,7 +297,7 @@ def _layer(function: Callable[Concatenate[Tensor, P], Tensor]) -> Callable[Conca
     return with_defaults  # type: ignore[return-value]
 
 
-def _add(
+def add_node(
     op: str,
     inputs: Sequence[Tensor],
     scope: str | None,
@@ -353,10 +308,10 @@ def _add(
     collect: bool = False,
     **attributes: Any,
 ) -> Tensor:
-    """Records a node; `stride` None ends the map, `up` enlarges it."""
+    """Records a node, for a word of a vocabulary; `stride` None ends the map, `up` enlarges it."""
     recorder = _recording.get()
-    first = inputs[0].node
-    if (name := attributes.get("activation")) not in (None, *ACTIVATIONS):
+    name = attributes.get("activation")
+    if (name if name is None or isinstance(name, str) else name[0]) not in (None, *ACTIVATIONS):
         raise ValueError(f"no activation is named {name!r}; there are {', '.join(ACTIVATIONS)}")
     reached = None
     # A gate, which is no map, may come before the map that it multiplies.
@@ -364,25 +319,38 @@ def _add(
     if stride is not None and before is not None:
         height, width = (max(1, s * by // up_by) for s, by, up_by in zip(before, stride, up, strict=True))
         reached = height, width
+    scope = op if scope is None and recorder.free else scope
     where = recorder.scope if scope is None else scoped(recorder.scope, scope)
-    channels = first.channels if channels is None else channels
+    channels = inputs[0].channels if channels is None else channels
     net = recorder.add(Node(op, tuple(tensor.index for tensor in inputs), where, channels, reached, attributes))
-    return end_point(net, where) if collect else net
+    return end_point(net, net.node.scope) if collect else net
 
 
 def _pair(value: int | Sides) -> Sides:
     return (value, value) if isinstance(value, int) else value
 
 
-def _normalized(
-    normalizer: Callable[..., Tensor] | None, biases: bool | None
-) -> dict[Literal["normalizer", "biases"], Any]:
+Normalizer = Callable[..., Tensor] | Mapping[str, Any] | None
+"""Of a layer: `batch_norm` with the settings of its `arg_scope`, or its settings themselves."""
+
+
+def _normalized(normalizer: Normalizer, biases: bool | None) -> dict[Literal["normalizer", "biases"], Any]:
     """A layer's BatchNorm with the settings of the `arg_scope`; where there is one, slim leaves the biases out."""
-    if normalizer not in (None, batch_norm):
+    if normalizer not in (None, batch_norm) and not isinstance(normalizer, Mapping):
         raise ValueError("a layer's normalizer is batch_norm or None")
-    settings = _recording.get().defaults.get("batch_norm", {})
-    params = {key: settings.get(key, default) for key, default in _BATCH_NORM.items()} if normalizer else None
-    return {"normalizer": params, "biases": normalizer is None if biases is None else biases}
+    given = normalizer if isinstance(normalizer, Mapping) else _recording.get().defaults.get("batch_norm", {})
+    settings = {key: given.get(key, default) for key, default in _BATCH_NORM.items()}
+    params = {**settings, **_statistics(given.get("statistics", "moving"), given.get("moving", True))}
+    return {
+        "normalizer": params if normalizer is not None else None,
+        "biases": normalizer is None if biases is None else biases,
+    }
+
+
+def _statistics(statistics: str, moving: bool) -> dict[str, Any]:
+    """What of a BatchNorm's statistics is not as usual."""
+    found: dict[str, Any] = {} if statistics == "moving" else {"statistics": statistics}
+    return found if moving else {**found, "moving": False}
 
 
 @_layer
@@ -394,11 +362,12 @@ def conv2d(
     padding: Padding = "SAME",
     rate: int | Sides = 1,
     *,
-    activation: str | None = "relu",
-    normalizer: Callable[..., Tensor] | None = None,
+    activation: Activation | None = "relu",
+    normalizer: Normalizer = None,
     biases: bool | None = None,
     initializer: Initializer = XAVIER,
     biases_initializer: float = 0.0,
+    groups: int = 1,
     collect: bool = False,
     scope: str,
 ) -> Tensor:
@@ -408,9 +377,11 @@ def conv2d(
       biases: whether there are some; None is slim's rule, that a normalizer takes their place.
       initializer: of the kernel: `XAVIER`, `VARIANCE_SCALING`, `HE` or `("truncated_normal", standard deviation)`.
       biases_initializer: what each of the biases is at the start.
+      groups: of channels, each convolved by itself, as TensorFlow's op does where the kernel takes fewer than it gets.
       collect: whether the output is an end point, by the layer's scope (slim's `outputs_collections`).
     """
-    return _add(
+    special: dict[str, Any] = {} if groups == 1 else {"groups": groups}
+    return add_node(
         "conv2d",
         [inputs],
         scope,
@@ -425,6 +396,7 @@ def conv2d(
         initializer=initializer,
         biases_initializer=biases_initializer,
         **_normalized(normalizer, biases),
+        **special,
     )
 
 
@@ -461,8 +433,8 @@ def separable_conv2d(
     padding: Padding = "SAME",
     rate: int | Sides = 1,
     *,
-    activation: str | None = "relu",
-    normalizer: Callable[..., Tensor] | None = None,
+    activation: Activation | None = "relu",
+    normalizer: Normalizer = None,
     biases: bool | None = None,
     initializer: Initializer = XAVIER,
     collect: bool = False,
@@ -473,7 +445,7 @@ def separable_conv2d(
     Without the latter where `num_outputs` is None. Channel c of the former is of input c // `depth_multiplier`. Other
     arguments as of `conv2d`.
     """
-    return _add(
+    return add_node(
         "separable_conv2d",
         [inputs],
         scope,
@@ -498,10 +470,13 @@ def conv2d_transpose(
     num_outputs: int,
     kernel_size: int | Sides,
     stride: int | Sides = 1,
-    padding: Literal["SAME", "VALID"] = "SAME",
+    padding: Padding = "SAME",
+    rate: int | Sides = 1,
     *,
-    activation: str | None = "relu",
-    normalizer: Callable[..., Tensor] | None = None,
+    output_size: tuple[Size, Size] | None = None,
+    like: Sequence[Tensor] = (),
+    activation: Activation | None = "relu",
+    normalizer: Normalizer = None,
     biases: bool | None = None,
     initializer: Initializer = XAVIER,
     collect: bool = False,
@@ -510,10 +485,19 @@ def conv2d_transpose(
     """`slim.conv2d_transpose`: the output's sides are the input's times `stride`, where padding is SAME.
 
     Arguments as of `conv2d`; the kernel is [height, width, out, in].
+
+    Args:
+      output_size: the output's sides, where they are others, as TensorFlow's op takes any that its convolution makes
+        the input's sides of. Padding that is neither SAME nor VALID needs it.
+      like: tensors whose sizes it depends on, the inputs 1, 2, ... of the layer.
     """
-    return _add(
+    if output_size is None and padding not in ("SAME", "VALID"):
+        raise ValueError("a transposed convolution with its own padding needs output_size")
+    special: dict[str, Any] = {} if output_size is None else {"output_size": output_size}
+    special |= {} if _pair(rate) == (1, 1) else {"rate": _pair(rate)}
+    return add_node(
         "conv2d_transpose",
-        [inputs],
+        [inputs, *like],
         scope,
         channels=num_outputs,
         up=_pair(stride),
@@ -524,6 +508,7 @@ def conv2d_transpose(
         activation=activation,
         initializer=initializer,
         **_normalized(normalizer, biases),
+        **special,
     )
 
 
@@ -532,15 +517,15 @@ def fully_connected(
     inputs: Tensor,
     num_outputs: int,
     *,
-    activation: str | None = "relu",
-    normalizer: Callable[..., Tensor] | None = None,
+    activation: Activation | None = "relu",
+    normalizer: Normalizer = None,
     biases: bool | None = None,
     initializer: Initializer = XAVIER,
     collect: bool = False,
     scope: str,
 ) -> Tensor:
-    """`slim.fully_connected`, of [batch, channels]. Arguments as of `conv2d`."""
-    return _add(
+    """`slim.fully_connected`, of the last axis of [batch, ..., channels]. Arguments as of `conv2d`."""
+    return add_node(
         "fully_connected",
         [inputs],
         scope,
@@ -561,12 +546,20 @@ def batch_norm(
     scale: bool = False,
     epsilon: float = 0.001,
     *,
-    activation: str | None = None,
+    statistics: Literal["moving", "batch"] = "moving",
+    moving: bool = True,
+    activation: Activation | None = None,
     collect: bool = False,
     scope: str,
 ) -> Tensor:
-    """`slim.batch_norm`: `center` has a `beta`, `scale` a `gamma`."""
-    return _add(
+    """`slim.batch_norm`, over the last axis: `center` has a `beta`, `scale` a `gamma`.
+
+    Args:
+      statistics: what normalizes in evaluation, the moving averages or the batch's own, as where `is_training` was
+        written into a graph.
+      moving: whether there are moving averages.
+    """
+    return add_node(
         "batch_norm",
         [inputs],
         scope,
@@ -576,6 +569,7 @@ def batch_norm(
         scale=scale,
         epsilon=epsilon,
         activation=activation,
+        **_statistics(statistics, moving),
     )
 
 
@@ -597,7 +591,7 @@ def max_pool2d(
     scope: str,
 ) -> Tensor:
     """`slim.max_pool2d`."""
-    return _add(
+    return add_node(
         "max_pool2d",
         [inputs],
         scope,
@@ -628,7 +622,7 @@ def avg_pool2d(
     """
     if clipped and padding == "SAME":
         raise ValueError("a clipped average pool is VALID, as slim's are")
-    return _add(
+    return add_node(
         "avg_pool2d",
         [inputs],
         scope,
@@ -649,54 +643,73 @@ def subsample(inputs: Tensor, factor: int, *, scope: str) -> Tensor:
 @_layer
 def dropout(inputs: Tensor, keep_prob: float = 0.5, *, scope: str) -> Tensor:
     """`slim.dropout`: in training, what is kept is divided by `keep_prob`."""
-    return _add("dropout", [inputs], scope, keep_prob=keep_prob)
+    return add_node("dropout", [inputs], scope, keep_prob=keep_prob)
 
 
-def add(*inputs: Tensor, activation: str | None = None, scope: str | None = None) -> Tensor:
-    """The sum of tensors, as `tf.add_n`, and its activation."""
-    return _add("add", inputs, scope, activation=activation)
+def add(*inputs: Tensor, activation: Activation | None = None, scope: str | None = None) -> Tensor:
+    """The sum of tensors, each of one size or 1 along an axis, and its activation."""
+    return add_node("add", inputs, scope, channels=max(tensor.channels for tensor in inputs), activation=activation)
 
 
 def multiply(*inputs: Tensor, scope: str | None = None) -> Tensor:
     """The product of tensors, each of one size or 1 along an axis."""
-    return _add("multiply", inputs, scope, channels=max(tensor.channels for tensor in inputs))
+    return add_node("multiply", inputs, scope, channels=max(tensor.channels for tensor in inputs))
 
 
 def scale(inputs: Tensor, factor: float, offset: float = 0.0, *, scope: str | None = None) -> Tensor:
     """`inputs * factor + offset`, of two numbers."""
-    return _add("scale", [inputs], scope, factor=factor, offset=offset)
+    return add_node("scale", [inputs], scope, factor=factor, offset=offset)
 
 
-def concat(*inputs: Tensor, scope: str | None = None) -> Tensor:
-    """`tf.concat` over the channels."""
-    return _add("concat", inputs, scope, channels=sum(tensor.channels for tensor in inputs))
+def concat(*inputs: Tensor, axis: int = -1, scope: str | None = None) -> Tensor:
+    """`tf.concat`, over the channels if not told otherwise."""
+    channels = sum(tensor.channels for tensor in inputs) if axis == -1 else max(t.channels for t in inputs)
+    given: dict[str, Any] = {} if axis == -1 else {"axis": axis}
+    return add_node("concat", inputs, scope, channels=channels, **given)
 
 
 def pad_channels(inputs: Tensor, channels: int, *, scope: str) -> Tensor:
     """Channels of zeros behind the input's, to be `channels` in all: option A of arXiv:1512.03385, section 4.2."""
-    return _add("pad_channels", [inputs], scope, channels=channels)
+    return add_node("pad_channels", [inputs], scope, channels=channels)
 
 
-def mean(inputs: Tensor, *, scope: str) -> Tensor:
+def mean(inputs: Tensor, *, scope: str | None) -> Tensor:
     """The mean over height and width, [batch, 1, 1, channels]."""
-    return _add("mean", [inputs], scope, stride=None)
+    return add_node("mean", [inputs], scope, stride=None)
 
 
-def squeeze(inputs: Tensor, *, scope: str, collect: bool = False) -> Tensor:
-    """[batch, 1, 1, channels] to [batch, channels]."""
-    return _add("squeeze", [inputs], scope, stride=None, collect=collect)
+def squeeze(
+    inputs: Tensor,
+    axes: tuple[int, ...] = (1, 2),
+    *,
+    channels: int | None = None,
+    scope: str | None,
+    collect: bool = False,
+) -> Tensor:
+    """`tf.squeeze`: [batch, 1, 1, channels] to [batch, channels], if not told of other axes."""
+    given: dict[str, Any] = {} if axes == (1, 2) else {"axes": axes}
+    return add_node("squeeze", [inputs], scope, channels=channels, stride=None, collect=collect, **given)
 
 
-def flatten(inputs: Tensor, size: Sides, *, scope: str) -> Tensor:
-    """`slim.flatten` of a map whose height and width are `size`: [batch, height * width * channels], channels last."""
-    return _add("flatten", [inputs], scope, channels=inputs.channels * size[0] * size[1], stride=None)
+def flatten(
+    inputs: Tensor, size: Sides | None = None, *, channels: int | None = None, scope: str | None = None
+) -> Tensor:
+    """`slim.flatten`: [batch, ...] to [batch, channels], channels last.
+
+    Args:
+      size: height and width, of a map.
+      channels: of the result, where there is no `size`.
+    """
+    if size is not None:
+        channels = inputs.channels * size[0] * size[1]
+    return add_node("flatten", [inputs], scope, channels=channels or 0, stride=None)
 
 
-def softmax(inputs: Tensor, *, scope: str) -> Tensor:
+def softmax(inputs: Tensor, *, scope: str | None) -> Tensor:
     """`slim.softmax`, over the channels."""
-    return _add("softmax", [inputs], scope)
+    return add_node("softmax", [inputs], scope)
 
 
-def activation(inputs: Tensor, function: str, *, scope: str | None = None) -> Tensor:
-    """An activation by its name in `ACTIVATIONS`, as a layer of its own."""
-    return _add("activation", [inputs], scope, activation=function)
+def activation(inputs: Tensor, function: Activation, *, scope: str | None = None) -> Tensor:
+    """An activation of `ACTIVATIONS`, as a layer of its own."""
+    return add_node("activation", [inputs], scope, activation=function)

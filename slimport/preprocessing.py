@@ -1,4 +1,4 @@
-"""What slim makes of a photograph before a network evaluates it: `inception` and `vgg`, in NumPy.
+"""What slim makes of a photograph before a network evaluates it: `inception`, `vgg`, or `none`, in NumPy.
 
 Both resize as `tf.image.resize_bilinear` does: pixel i of the output is looked up at i * in / out, so that the first
 pixels coincide and not the images' centres, and without antialiasing. Pillow, torchvision and TensorFlow 2 do neither;
@@ -71,6 +71,19 @@ def vgg(image: Image, size: Size = 224, resize_side: int = RESIZE_SIDE) -> NDArr
     return _resized(image, resized)[top : top + height, left : left + width] - np.array(MEANS, np.float32)
 
 
+def none(image: Image, size: Size = 224) -> NDArray[np.float32]:
+    """The image as it is, resized: what a network takes whose preprocessing is in its own graph, or not known.
+
+    Args:
+      image: [height, width, channels], of any dtype.
+      size: height and width of the result.
+
+    Returns:
+      [*size, channels], float32, of the values that the image has.
+    """
+    return resize_bilinear(image, size)
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """A preprocessing by its name: the function on [height, width, channels], and the side it makes by default.
@@ -109,6 +122,7 @@ PREPROCESSINGS = {
     "vgg": Preprocessing(
         "vgg", vgg, 224, tuple(mean / 255 for mean in MEANS), (1 / 255,) * 3, 224 / RESIZE_SIDE, "center"
     ),
+    "none": Preprocessing("none", none, 224, (0.0,) * 3, (1 / 255,) * 3, 1.0, "squash"),
 }
 
 

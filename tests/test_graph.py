@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-import make_checkpoint
 import numpy as np
 import pytest
 from conftest import ROOT
 
-from converters import frameworks, mapping, models
+from converters import frameworks, mapping
+from converters.formats import models
 from converters.parity.compare import rel_l2
 from converters.parity.tf_slim import building_graphs
+from scripts import make_checkpoint
 from slimport import graph, networks
 from slimport.graph import (
     ACTIVATIONS,
@@ -478,7 +479,7 @@ class Judged:
     """
 
     def __init__(self, case: str, is_training: bool) -> None:
-        frameworks.import_nets()
+        frameworks.require("slimport.nets")
         import tensorflow.compat.v1 as tf
 
         from slimport.nets import interpreter
@@ -593,7 +594,7 @@ def initialized(net: Tensor) -> Tensor:
 
 
 def test_pytorch_initializes_kernels_as_slim_does() -> None:
-    frameworks.import_nets()
+    frameworks.require("slimport.nets")
     import tensorflow.compat.v1 as tf
     import torch
 
@@ -635,7 +636,7 @@ def test_keras_says_which_word_it_lacks() -> None:
 
 def keras_end_points(case: Judged, images: Array) -> dict[str, Array]:
     """By name, from the port for images of this size."""
-    keras = frameworks.import_keras()
+    keras = frameworks.require("keras")
     from slimport.keras.end_points import variables
     from slimport.keras.network import Interpreter
 

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from conftest import ROOT, SMALL, named, random_images, random_weights
 
-from converters import convert, frameworks, load_keras, models, verify
+from converters import convert, frameworks, load_keras, verify
+from converters.formats import models
 from converters.parity import ports, tf_slim
 from converters.parity.compare import compare, rounding_of
 from slimport import networks
 
-frameworks.import_keras()
+frameworks.require("keras")
 import slimport.keras
 
 SIZES = ((97, 97), (112, 112), (224, 224), (225, 225), (120, 161))
@@ -28,7 +29,7 @@ def keras_port(network: networks.Network, weights: dict[str, Any], **arguments: 
 
 
 def test_float64_is_within_1e_12_at_every_end_point() -> None:
-    # scripts/parity_matrix.py runs the deeper ones.
+    # scripts/studies/parity_matrix.py runs the deeper ones.
     network = named("resnet_v2_50")
     weights = random_weights(network)
     model = keras_port(network, weights)
@@ -145,8 +146,8 @@ def test_verify_holds_a_keras_file_to_tf_slims_rounding_on_the_other_backends(
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_float64_is_refused_where_keras_computes_in_float32(slimport: Any, small_v2: Path) -> None:
-    run = slimport("verify", small_v2, "--target", "keras", "--dtype", "float64", KERAS_BACKEND="torch")
+def test_float64_is_refused_where_keras_computes_in_float32(slimport_process: Any, small_v2: Path) -> None:
+    run = slimport_process("verify", small_v2, "--target", "keras", "--dtype", "float64", KERAS_BACKEND="torch")
     assert run.code == 2
     assert "computes BatchNorm in float32 even in float64 layers" in run.err
 

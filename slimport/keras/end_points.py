@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 import keras
+import numpy as np
 
 from slimport import networks
 from slimport.graph import Graph, scoped
@@ -16,11 +17,12 @@ LEAVES = {
     "bias": "biases",
     "depthwise_kernel": "depthwise_weights",
     "pointwise_kernel": "pointwise_weights",
+    "alpha": "weights",
 }
 """Slim's leaf names by Keras's, where they differ. A `DepthwiseConv2D`'s kernel is `depthwise_weights`."""
 
 
-def end_points(model: Any, scope: str | None = None) -> Any:
+def end_points(model: Any, scope: str | None = None, network: networks.Network | None = None) -> Any:
     """A model from the same images to every end point that slim gives.
 
     It needs nothing but the layers' names and shapes, so it takes a model that `keras.saving.load_model` read.
@@ -28,6 +30,7 @@ def end_points(model: Any, scope: str | None = None) -> Any:
     Args:
       model: a functional `keras.Model` that slimport built or wrote.
       scope: the scope in the names of the end points; None takes it from the model's name.
+      network: what the model was built of, where it is no network of slim's: its layers do not tell.
 
     Returns:
       A `keras.Model` from images to {slim end point name: NHWC tensor}, sharing the layers of `model`.
@@ -35,12 +38,16 @@ def end_points(model: Any, scope: str | None = None) -> Any:
     Raises:
       ValueError: slimport did not make the model.
     """
-    graph = graph_of(model)
+    graph = graph_of(model) if network is None else network.graph()
     of_layer = {layer.name: layer for layer in model.layers}
-    interpreter = Interpreter(graph, model.layers[-1].dtype_policy, {0: model.inputs[0]})
+    interpreter = Interpreter(graph, model.layers[-1].dtype_policy, dict(zip(graph.inputs, model.inputs, strict=True)))
+    # The model's own operations keep their names.
+    interpreter.visited.update((id(operation), operation) for operation in model.operations)
     for index in range(1, len(graph.nodes)):
-        if (name := interpreter.names(index)[-1]) in of_layer:
-            interpreter.values[index] = of_layer[name].output
+        names = interpreter.names(index)
+        if names and names[-1] in of_layer:
+            # A layer that others share has several outputs; its own is the first.
+            interpreter.values[index] = of_layer[names[-1]]._inbound_nodes[0].output_tensors[0]
     scope = model.name.replace("__", "/") if scope is None else scope
     # What the model's outputs do not need (`predictions`) gets layers here.
     outputs = {name: interpreter.value(point.node) for name, point in graph.end_point_names(scope).items()}
@@ -48,18 +55,41 @@ def end_points(model: Any, scope: str | None = None) -> Any:
 
 
 def variables(model: Any) -> dict[str, Any]:
-    """The model's weights, Keras variables, by slim's names without the model's scope."""
+    """The model's weights, Keras variables, by slim's names without the model's scope; see `assign`."""
     found = {}
     for layer in model.layers:
+        scope = layer.name.replace("__", "/")
         for weight in layer.weights:
-            leaf = (
-                "depthwise_weights"
-                if isinstance(layer, keras.layers.DepthwiseConv2D) and weight.name == "kernel"
-                else ""
-            )
-            if "seed" not in weight.name:
-                found[scoped(layer.name.replace("__", "/"), leaf or LEAVES.get(weight.name, weight.name))] = weight
+            if isinstance(layer, keras.layers.Embedding):
+                # A variable by itself: its layer has its whole name.
+                found[scope] = weight
+            elif isinstance(layer, keras.layers.DepthwiseConv2D) and weight.name == "kernel":
+                found[f"{scope}/depthwise_weights"] = weight
+            elif "seed" not in weight.name:
+                found[scoped(scope, LEAVES.get(weight.name, weight.name))] = weight
     return found
+
+
+def assign(weight: Any, array: Any) -> None:
+    """Puts a variable of the graph into one of `variables`, whose shape may have more axes of 1."""
+    weight.assign(np.asarray(array, weight.dtype).reshape(weight.shape))
+
+
+def in_dtype(model: Any, dtype: str) -> Any:
+    """A copy of a model that computes in another dtype, with its weights."""
+
+    def copied(operation: Any) -> Any:
+        config = operation.get_config()
+        if isinstance(operation, keras.layers.Layer):
+            config["dtype"] = dtype
+        elif "float" in str(config.get("dtype")):
+            # A cast to what the layers compute in.
+            config["dtype"] = dtype
+        return operation.__class__.from_config(config)
+
+    clone = keras.models.clone_model(model, clone_function=copied)
+    clone.set_weights(model.get_weights())
+    return clone
 
 
 def graph_of(model: Any) -> Graph:

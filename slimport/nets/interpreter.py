@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from functools import partial, reduce
 from typing import Any
 
-import numpy as np
 import tensorflow.compat.v1 as tf
 import tf_slim as slim
 
@@ -25,19 +24,22 @@ from slimport.networks import Network
 
 Tensor = Any
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "relu": tf.nn.relu,
     "relu6": tf.nn.relu6,
-    "leaky_relu": partial(tf.nn.leaky_relu, alpha=0.2),
+    "leaky_relu": lambda net, slope=0.2: tf.nn.leaky_relu(net, slope),
     "elu": tf.nn.elu,
     "selu": tf.nn.selu,
     "softplus": tf.nn.softplus,
+    "softsign": tf.nn.softsign,
     "sigmoid": tf.nn.sigmoid,
     "tanh": tf.nn.tanh,
     "swish": lambda net: net * tf.nn.sigmoid(net),
     # MobileNet v3's (`research/slim/nets/mobilenet/mobilenet_v3.py`), whose 1 / 6 is a float32 in float64 too.
-    "hard_sigmoid": lambda net: tf.nn.relu6(net + 3) * 0.16667,
-    "hard_swish": lambda net: net * tf.nn.relu6(net + 3) * float(np.float32(1 / 6)),
+    "hard_sigmoid": lambda net, factor=0.16667: tf.nn.relu6(net + 3) * factor,
+    "hard_swish": lambda net, factor=0.1666666716337204: net * tf.nn.relu6(net + 3) * factor,
+    "relu_n": lambda net, maximum=1.0: tf.clip_by_value(net, 0, maximum),
+    "clip": lambda net, low=-1.0, high=1.0: tf.clip_by_value(net, low, high),
 }
 INITIALIZERS: dict[str, Callable[..., Any]] = {
     "xavier": slim.xavier_initializer,
@@ -104,12 +106,17 @@ def run(
     ):
         nets = [inputs]
         for node in graph.nodes[1:]:
+            if node.op not in _LAYERS:
+                raise ValueError(f"{node.scope}: TF-Slim has no layer for {node.op}")
             nets.append(_LAYERS[node.op](node, *(nets[index] for index in node.inputs)))
     return nets[graph.output], {name: nets[point.node] for name, point in graph.end_point_names(sc.name).items()}
 
 
 def _activation(node: Node) -> Callable[[Tensor], Tensor] | None:
-    return None if node.activation is None else ACTIVATIONS[node.activation]
+    if node.activation is None:
+        return None
+    function = ACTIVATIONS[node.activation]
+    return lambda net: function(net, *node.activation_numbers)
 
 
 def _batch_norm(settings: Mapping[str, Any], net: Tensor, scope: str, activation: Any = None) -> Tensor:

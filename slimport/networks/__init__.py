@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from slimport.networks.graph_network import GraphNetwork
 from slimport.networks.inception_v3 import InceptionV3
 from slimport.networks.network import Network
 from slimport.networks.resnet import Block, ResNet, Unit, bottleneck_block
@@ -24,6 +25,7 @@ __all__ = [
     "VGG",
     "Block",
     "ConvBlock",
+    "GraphNetwork",
     "InceptionV3",
     "Network",
     "ResNet",
@@ -56,9 +58,10 @@ def from_json(data: Mapping[str, Any]) -> Network:
       ValueError: an unknown family, or a description that lacks something.
     """
     family = data.get("family")
-    if family not in FAMILIES:
-        raise ValueError(f"unknown network family {family!r}; this version knows {', '.join(sorted(FAMILIES))}")
+    known: dict[str, type[Network]] = {**FAMILIES, GraphNetwork.family: GraphNetwork}
+    if not isinstance(family, str) or family not in known:
+        raise ValueError(f"unknown network family {family!r}; this version knows {', '.join(sorted(known))}")
     try:
-        return FAMILIES[family].from_json(data)
+        return known[family].from_json(data)
     except (KeyError, TypeError) as error:
         raise ValueError(f"the description of the {family} network is not complete: {error!r}") from error

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from slimport.graph import Graph, Shape, Tensor, record
 
-Preprocessing = Literal["inception", "vgg"]
+Preprocessing = Literal["inception", "vgg", "none"]
 T = TypeVar("T", bound="Network")
 
 
@@ -60,7 +60,10 @@ class Network(ABC):
     @property
     @abstractmethod
     def preprocessing(self) -> Preprocessing:
-        """Slim's preprocessing of its ImageNet releases: RGB scaled to [-1, 1], or RGB less its means on ImageNet."""
+        """Slim's preprocessing of its ImageNet releases: RGB scaled to [-1, 1], or RGB less its means on ImageNet.
+
+        `none` where it is not known.
+        """
 
     @property
     def default_image_size(self) -> int:

@@ -33,8 +33,9 @@ def fold_batch_norm(model: nn.Module) -> Any:
     """
     folded = copy.deepcopy(model).eval()
     for conv in [module for module in folded.modules() if isinstance(module, layers.Conv2d)]:
-        norm = getattr(conv, "BatchNorm", None)
-        if isinstance(norm, layers.BatchNorm):
+        # What follows the convolution at once.
+        norm = next((child for name, child in conv.named_children() if name not in conv.hosted), None)
+        if isinstance(norm, layers.BatchNorm) and norm.statistics == "moving":
             dtype = conv.weight.dtype
             norm.double()
             weight, bias = fuse_conv_bn_weights(
@@ -47,7 +48,7 @@ def fold_batch_norm(model: nn.Module) -> Any:
                 norm.bias,
             )
             conv.weight, conv.bias = nn.Parameter(weight.to(dtype)), nn.Parameter(bias.to(dtype))
-            conv.add_module("BatchNorm", nn.Identity())
+            conv.add_module(next(name for name, child in conv.named_children() if child is norm), nn.Identity())
     return folded.requires_grad_(False)
 
 

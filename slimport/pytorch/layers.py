@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any, Literal
 
@@ -16,29 +16,36 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slimport.graph import ACTIVATIONS, Node, Sides
+from slimport.graph import ACTIVATIONS, NORMALIZERS, Node, Sides
+from slimport.pytorch import layout
 
 
-class _Layer(nn.Module):
-    """A module whose children follow it."""
+class Layer(nn.Module):
+    """A module whose children follow it.
+
+    hosted: the names of those children that do not, which are at its scope but run by themselves.
+    """
+
+    hosted: frozenset[str] = frozenset()
 
     def _follow(self, node: Node) -> None:
         """Makes the layer's BatchNorm and activation its children, under the scopes that slim gives them."""
         self.initializer = node.attributes.get("initializer")
         self.biases_initializer = node.attributes.get("biases_initializer", 0.0)
-        if node.op != "batch_norm" and (norm := node.normalizer) is not None:
+        if node.op not in NORMALIZERS and (norm := node.normalizer) is not None:
             self.add_module("BatchNorm", BatchNorm(node.channels, **norm))
         if node.activation:
-            self.add_module(ACTIVATIONS[node.activation], _ACTIVATIONS[node.activation]())
+            self.add_module(ACTIVATIONS[node.activation], _ACTIVATIONS[node.activation](*node.activation_numbers))
 
     def _followed(self, net: Tensor) -> Tensor:
-        for follower in self._modules.values():
-            net = follower(net)  # type: ignore[misc]
+        for name, follower in self._modules.items():
+            if name not in self.hosted:
+                net = follower(net)  # type: ignore[misc]
         return net
 
 
-class BatchNorm(_Layer, nn.BatchNorm2d):
-    """`slim.batch_norm`, of [batch, channels] too. PyTorch's momentum is 1 - decay.
+class BatchNorm(Layer, nn.BatchNorm2d):
+    """`slim.batch_norm`, of [batch, ..., channels] too. PyTorch's momentum is 1 - decay.
 
     moving_variance: which variance of a batch the moving average takes: `unbiased`, as TensorFlow's fused BatchNorm,
       which slim runs wherever it can, and PyTorch do; or `biased`, as TensorFlow's unfused one and Keras do. The batch
@@ -47,12 +54,24 @@ class BatchNorm(_Layer, nn.BatchNorm2d):
     Args:
       scale: whether there is a gamma, PyTorch's `weight`.
       center: whether there is a beta, PyTorch's `bias`.
+      statistics: what normalizes in evaluation: the moving averages, or the batch's own.
+      moving: whether there are moving averages.
     """
 
     moving_variance: Literal["unbiased", "biased"] = "unbiased"
 
-    def __init__(self, channels: int, decay: float, epsilon: float, scale: bool, center: bool) -> None:
-        super().__init__(channels, eps=epsilon, momentum=1 - decay)
+    def __init__(
+        self,
+        channels: int,
+        decay: float,
+        epsilon: float,
+        scale: bool,
+        center: bool,
+        statistics: Literal["moving", "batch"] = "moving",
+        moving: bool = True,
+    ) -> None:
+        super().__init__(channels, eps=epsilon, momentum=1 - decay, track_running_stats=moving)
+        self.statistics = statistics if moving else "batch"
         if not scale:
             self.register_parameter("weight", None)
         if not center:
@@ -61,8 +80,8 @@ class BatchNorm(_Layer, nn.BatchNorm2d):
     @classmethod
     def of(cls, node: Node, *_: int) -> BatchNorm:
         """The layer of a node."""
-        settings = {key: node.attributes[key] for key in ("decay", "epsilon", "scale", "center")}
-        layer = cls(node.channels, **settings)
+        names = ("decay", "epsilon", "scale", "center", "statistics", "moving")
+        layer = cls(node.channels, **{name: node.attributes[name] for name in names if name in node.attributes})
         layer._follow(node)
         return layer
 
@@ -74,12 +93,21 @@ class BatchNorm(_Layer, nn.BatchNorm2d):
             nn.init.zeros_(self.bias)
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - the name in nn.BatchNorm2d
-        if input.dim() not in (2, 4):
-            raise ValueError(f"BatchNorm needs a tensor of 2 or 4 axes, not {input.dim()}")
+        if input.dim() < 2:
+            raise ValueError(f"BatchNorm needs a tensor of 2 axes or more, not {input.dim()}")
 
     def forward(self, inputs: Tensor) -> Tensor:
+        if inputs.dim() not in (2, 4):
+            # PyTorch has the channels behind the batch, as a map has them.
+            return self._followed(self._normalized(inputs.movedim(-1, 1)).movedim(1, -1))
+        return self._followed(self._normalized(inputs))
+
+    def _normalized(self, inputs: Tensor) -> Tensor:
+        if self.statistics == "batch" and not (self.training and self.track_running_stats):
+            self._check_input_dim(inputs)
+            return self._normalized_by_itself(inputs)
         if self.moving_variance == "unbiased" or not self.training:
-            return self._followed(super().forward(inputs))
+            return super().forward(inputs)
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.momentum is not None
@@ -90,7 +118,16 @@ class BatchNorm(_Layer, nn.BatchNorm2d):
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(unbiased * ((count - 1) / count), self.momentum)
-        return self._followed(net)
+        return net
+
+    def _normalized_by_itself(self, inputs: Tensor) -> Tensor:
+        """By the batch's statistics, of a single number a channel too."""
+        axes = [axis for axis in range(inputs.dim()) if axis != 1]
+        variance, mean = torch.var_mean(inputs, axes, correction=0, keepdim=True)
+        net = (inputs - mean) * torch.rsqrt(variance + self.eps)
+        shape = (-1, *(1,) * (inputs.dim() - 2))
+        net = net if self.weight is None else net * self.weight.view(shape)
+        return net if self.bias is None else net + self.bias.view(shape)
 
 
 def same_padding(side: Any, kernel_size: int, stride: int, rate: int = 1) -> tuple[Any, Any]:
@@ -110,7 +147,7 @@ def _is_number(*sides: Any) -> bool:
     return all(type(side) is int for side in sides)
 
 
-class _Convolution(_Layer, nn.Conv2d):
+class _Convolution(Layer, nn.Conv2d):
     """A convolution with TensorFlow's padding: PyTorch's where it is alike on both sides at any size."""
 
     def __init__(self, node: Node, depth_in: int, depth: int, groups: int = 1, *, bias: bool) -> None:
@@ -144,7 +181,8 @@ class Conv2d(_Convolution):
     """`slim.conv2d`."""
 
     def __init__(self, node: Node, depth_in: int) -> None:
-        super().__init__(node, depth_in, node.channels, bias=node.attributes["biases"])
+        groups = node.attributes.get("groups", 1)
+        super().__init__(node, depth_in, node.channels, groups, bias=node.attributes["biases"])
         self._follow(node)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -173,40 +211,54 @@ class SeparableConv2d(_Convolution):
         return self._followed(F.conv2d(net, self.pointwise_weight, self.bias))
 
 
-class Conv2dTranspose(_Layer, nn.ConvTranspose2d):
+class Conv2dTranspose(Layer, nn.ConvTranspose2d):
     """`slim.conv2d_transpose`: the gradient of a convolution, with TensorFlow's padding of that convolution."""
 
-    def __init__(self, node: Node, depth_in: int) -> None:
+    def __init__(self, node: Node, depth_in: int, *_: int) -> None:
         a = node.attributes
-        super().__init__(depth_in, node.channels, a["kernel_size"], a["strides"], bias=a["biases"])
-        self.same = a["padding"] == "SAME"
+        rate = a.get("rate", (1, 1))
+        super().__init__(depth_in, node.channels, a["kernel_size"], a["strides"], bias=a["biases"], dilation=rate)
+        self.pads: Literal["SAME", "VALID"] | tuple[Sides, Sides] = a["padding"]
+        self.output_size = a.get("output_size")
+        """The sides of the result, which may depend on the inputs; None for slim's."""
         self._follow(node)
 
-    def forward(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
-        net = F.conv_transpose2d(inputs, self.weight, None, self.stride)
-        pads = []
-        for kernel_size, stride in zip(self.kernel_size, self.stride, strict=True):
-            more = kernel_size - stride
-            # Of the whole gradient, SAME keeps `stride` times the input's side; a small kernel leaves zeros at the end.
-            before = more // 2 if self.same and more > 0 else 0
-            pads.append((-before, before - more if self.same or more < 0 else 0))
+    def forward(self, inputs: Tensor, *like: Tensor) -> Tensor:  # type: ignore[override]
+        net = F.conv_transpose2d(inputs, self.weight, None, self.stride, dilation=self.dilation)
+        pads = [self._pads(axis, net, (inputs, *like)) for axis in (0, 1)]
         if any(pad != (0, 0) for pad in pads):
             net = F.pad(net, (*pads[1], *pads[0]))
         return self._followed(net if self.bias is None else net + self.bias[:, None, None])
 
+    def _pads(self, axis: int, whole: Tensor, inputs: Sequence[Tensor]) -> tuple[Any, Any]:
+        """What is put before and after the whole gradient: what a convolution pads is cut off."""
+        extent = self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
+        if self.output_size is None:
+            more = extent - self.stride[axis]
+            # Of the whole gradient, SAME keeps `stride` times the input's side; a small kernel leaves zeros at the end.
+            before = more // 2 if self.pads == "SAME" and more > 0 else 0
+            return -before, before - more if self.pads == "SAME" or more < 0 else 0
+        side = layout.number(self.output_size[axis], inputs)
+        before = 0
+        if self.pads == "SAME":
+            before = same_padding(side, self.kernel_size[axis], self.stride[axis], self.dilation[axis])[0]
+        elif self.pads != "VALID":
+            before = self.pads[axis][0]
+        return -before, side + before - whole.shape[2 + axis]
 
-class FullyConnected(_Layer, nn.Linear):
-    """`slim.fully_connected`, of [batch, channels]."""
+
+class FullyConnected(Layer, nn.Linear):
+    """`slim.fully_connected`, of the channels of [batch, channels], of a map, or of what has other axes."""
 
     def __init__(self, node: Node, depth_in: int) -> None:
         super().__init__(depth_in, node.channels, bias=node.attributes["biases"])
         self._follow(node)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self._followed(super().forward(inputs))
+        return self._followed(layout.from_tf(super().forward(layout.to_tf(inputs))))
 
 
-class _Operation(_Layer):
+class Operation(Layer):
     """A layer without variables; `node` stays, for its attributes."""
 
     def __init__(self, node: Node, *_: int) -> None:
@@ -224,7 +276,7 @@ class _Operation(_Layer):
         return ", ".join(f"{name}={value}" for name, value in self.node.attributes.items() if value)
 
 
-class _Pool(_Operation):
+class _Pool(Operation):
     def __init__(self, node: Node, *_: int) -> None:
         super().__init__(node)
         self.kernel_size: Sides = node.attributes["kernel_size"]
@@ -296,42 +348,45 @@ class AvgPool2d(_Pool):
         return torch.matmul(torch.matmul(means[0], inputs), means[1].T)
 
 
-class Mean(_Operation):
+class Mean(Operation):
     """The mean over height and width, [batch, channels, 1, 1]."""
 
     def _compute(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
         return inputs.mean((2, 3), keepdim=True)
 
 
-class Squeeze(_Operation):
-    """[batch, channels, 1, 1] to [batch, channels].
+class Squeeze(Operation):
+    """[batch, channels, 1, 1] to [batch, channels]; or other axes of 1 fall away.
 
     Raises:
       ValueError: the map is not 1x1, as `tf.squeeze` would.
     """
 
     def _compute(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
+        if inputs.dim() != 4 or "axes" in self.node.attributes:
+            axes = (axis % inputs.dim() for axis in self.node.attributes.get("axes", (1, 2)))
+            return layout.from_tf(layout.to_tf(inputs).squeeze(tuple(axes)))
         height, width = inputs.shape[2:]
         if height != 1 or width != 1:
             raise ValueError(f"spatial_squeeze needs logits of 1x1, not {height}x{width}: pass spatial_squeeze=False")
         return inputs.flatten(1)
 
 
-class Flatten(_Operation):
+class Flatten(Operation):
     """[batch, channels, height, width] to [batch, height * width * channels], as TensorFlow flattens channels last."""
 
     def _compute(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
-        return inputs.permute(0, 2, 3, 1).flatten(1)
+        return layout.to_tf(inputs).flatten(1)
 
 
-class Softmax(_Operation):
-    """Over the channels."""
+class Softmax(Operation):
+    """Over the channels, or another axis."""
 
     def _compute(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
-        return F.softmax(inputs, dim=1)
+        return F.softmax(inputs, layout.axis_of(inputs, self.node.attributes.get("axis", -1)))
 
 
-class Dropout(_Operation):
+class Dropout(Operation):
     """`slim.dropout`: in training, what is kept is divided by `keep_prob`."""
 
     def _compute(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
@@ -339,21 +394,21 @@ class Dropout(_Operation):
         return F.dropout(inputs, 1 - self.node.attributes["keep_prob"], True) if self.training else inputs
 
 
-class Add(_Operation):
+class Add(Operation):
     """The sum of its inputs."""
 
     def _compute(self, *inputs: Tensor) -> Tensor:
-        return reduce(operator.add, inputs)
+        return reduce(operator.add, layout.aligned(inputs))
 
 
-class Multiply(_Operation):
+class Multiply(Operation):
     """The product of its inputs."""
 
     def _compute(self, *inputs: Tensor) -> Tensor:
-        return reduce(operator.mul, inputs)
+        return reduce(operator.mul, layout.aligned(inputs))
 
 
-class Scale(_Operation):
+class Scale(Operation):
     """`inputs * factor + offset`."""
 
     def _compute(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
@@ -361,21 +416,21 @@ class Scale(_Operation):
         return net + self.node.attributes["offset"] if self.node.attributes["offset"] else net
 
 
-class Concat(_Operation):
-    """Its inputs' channels, one after the other."""
+class Concat(Operation):
+    """Its inputs' channels, one after the other; or another axis of theirs."""
 
     def _compute(self, *inputs: Tensor) -> Tensor:
-        return torch.cat(inputs, 1)
+        return torch.cat(inputs, layout.axis_of(inputs[0], self.node.attributes.get("axis", -1)))
 
 
-class PadChannels(_Operation):
+class PadChannels(Operation):
     """Channels of zeros behind the input's."""
 
     def _compute(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
         return F.pad(inputs, (0, 0, 0, 0, 0, self.node.channels - inputs.shape[1]))
 
 
-class Activation(_Operation):
+class Activation(Operation):
     """An activation that is a layer of its own: it follows its input."""
 
     def _compute(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
@@ -385,28 +440,37 @@ class Activation(_Operation):
 class HardSigmoid(nn.Module):
     """MobileNet v3's gate, `relu6(x + 3) * 0.16667` (`research/slim/nets/mobilenet/mobilenet_v3.py`)."""
 
+    def __init__(self, factor: float = 0.16667) -> None:
+        super().__init__()
+        self.factor = factor
+
     def forward(self, inputs: Tensor) -> Tensor:
-        return nn.functional.relu6(inputs + 3) * 0.16667
+        return nn.functional.relu6(inputs + 3) * self.factor
 
 
 class HardSwish(nn.Module):
     """MobileNet v3's `x * relu6(x + 3) / 6`, with TensorFlow's float32 of 1 / 6."""
 
-    _SIXTH = 0.1666666716337204
+    def __init__(self, factor: float = 0.1666666716337204) -> None:
+        super().__init__()
+        self.factor = factor
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return inputs * (F.relu6(inputs + 3) * self._SIXTH)
+        return inputs * (F.relu6(inputs + 3) * self.factor)
 
 
-_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+_ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
     "relu": nn.ReLU,
     "relu6": nn.ReLU6,
+    "relu_n": lambda maximum=1.0: nn.Hardtanh(0.0, maximum),
+    "clip": nn.Hardtanh,
     # TensorFlow's op has its slope as a float32, in float64 too.
-    "leaky_relu": lambda: nn.LeakyReLU(0.20000000298023224),
+    "leaky_relu": lambda slope=0.20000000298023224: nn.LeakyReLU(slope),
     "elu": nn.ELU,
     "selu": nn.SELU,
     # From PyTorch's own threshold of 20 on, the result would be the input, which is 2e-9 less.
     "softplus": lambda: nn.Softplus(threshold=40),
+    "softsign": nn.Softsign,
     "sigmoid": nn.Sigmoid,
     "tanh": nn.Tanh,
     "swish": nn.SiLU,

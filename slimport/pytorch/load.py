@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from slimport import networks
+from slimport.files import replacing
 from slimport.pytorch.network import Network
 
 
@@ -76,13 +76,9 @@ def save(model: Network, path: str | os.PathLike[str]) -> None:
     defaults = model.network.arguments
     changed = {name: value for name, value in model.arguments.items() if value != defaults[name]}
     description = {"network": model.network.to_json(), "scope": model.scope, "arguments": changed}
-    path = Path(path).resolve()
-    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
-    try:
+    # Following a link, so that the link stays one.
+    with replacing(Path(path).resolve()) as temporary:
         save_file(state, temporary, metadata={"format": "pt", "slimport": json.dumps(description)})
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _state(model: Network) -> dict[str, torch.Tensor]:

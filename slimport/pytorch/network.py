@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -11,11 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from slimport import networks
-from slimport.graph import Graph, Node, scoped
+from slimport.graph import Graph, scoped
 from slimport.preprocessing import PREPROCESSINGS
 from slimport.pytorch import training
-from slimport.pytorch.layers import LAYERS
+from slimport.pytorch.layers import LAYERS, Layer
+from slimport.pytorch.operations import OPERATIONS, Shared
 
+Path = tuple[str, ...]
+"""Of a module, from a part or from the network."""
+Step = tuple[Path, tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[str, ...], bool]
+"""A module's path, the values that it takes and gives, the values that are not needed after it, the end points that it
+gives, and whether the network's output depends on it."""
 Record = Callable[[str, Tensor], None]
 _FEATURES = "/features"
 """What `forward_features` gives is recorded like an end point; no end point's name begins so."""
@@ -37,7 +43,8 @@ class Part(nn.Module):
     """What the graph has under one scope: modules that run one after the other.
 
     Called with the tensors that come from outside, in the order in which they are first needed, it returns what is used
-    outside: a tensor, or several. A module in it can be replaced by any other that takes and returns the same.
+    outside: a tensor, or several. A module in it can be replaced by any other that takes and returns the same. Where
+    other layers of the network run in the midst of what is under the scope, its modules can be called, but not it.
     """
 
     def __init__(self, takes: Sequence[int], gives: Sequence[int]) -> None:
@@ -45,27 +52,30 @@ class Part(nn.Module):
         # Values are known by the numbers of their nodes: Dynamo has no keys that are objects.
         self._takes = tuple(takes)
         self._gives = tuple(gives)
-        # For each child: its name, the values that it takes and gives, the values that are not needed after it, the end
-        # points that it gives, and whether the network's output depends on it.
-        self._steps: tuple[tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[str, ...], bool], ...]
-        self._steps = ()
+        self._steps: tuple[Step, ...] = ()
 
     def forward(self, *inputs: Tensor, keep: Record | None = None) -> Any:
+        if not self._steps:
+            raise TypeError(
+                f"other layers run in the midst of these, so call them one by one: {', '.join(self._modules)}"
+            )
         return self._run(inputs, keep)
 
     def _run(self, inputs: Sequence[Tensor], keep: Record | None) -> Any:
         values = dict(zip(self._takes, inputs, strict=True))
-        for name, takes, gives, frees, end_points, needed in self._steps:
+        for path, takes, gives, frees, end_points, needed in self._steps:
             if not needed and keep is None:
                 continue
-            module = self._modules[name]
+            module: nn.Module = self
+            for name in path:
+                module = module._modules[name]  # type: ignore[assignment]
             taken = [values[index] for index in takes]
             for index in frees:
                 values.pop(index, None)
             if keep is not None and isinstance(module, Part):
                 net = module(*taken, keep=keep)
             else:
-                net = module(*taken)  # type: ignore[misc]
+                net = module(*taken)
             if len(gives) == 1:
                 values[gives[0]] = net
             else:
@@ -113,35 +123,44 @@ class Network(Part):
         self.arguments = network.with_defaults(arguments)
         """The arguments of the definition, those that are its defaults included."""
         self.graph = network.graph(**arguments)
-        super().__init__((0,), (self.graph.output,))
-        _Builder(self.graph, self.scope).fill(self, range(1, len(self.graph.nodes)), 0)
+        super().__init__(self.graph.inputs, self.graph.output_nodes)
+        _Builder(self.graph, self.scope).build(self)
 
-    def forward(self, images: Tensor) -> Tensor:  # type: ignore[override]
-        """Logits, or features where there are no classes.
+    def forward(self, images: Tensor, *more: Tensor) -> Any:  # type: ignore[override]
+        """Logits, or features where there are no classes; of a network with several outputs, a dict by their names.
 
         Args:
-          images: [batch, in_channels, height, width], of the parameters' dtype.
+          images: [batch, in_channels, height, width], of the parameters' dtype; what has not 4 axes has those of the
+            graph.
+          more: the other inputs, in the graph's order, where it has several.
         """
-        net: Tensor = self._run((images,), None)
-        return net
+        return self._named(self._run((images, *more), None))
 
-    def end_points(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def end_points(self, images: Tensor, *more: Tensor) -> tuple[Any, dict[str, Tensor]]:
         """The network's output, and every end point that slim gives, by slim's name and in slim's order.
 
         Args:
           images: [batch, in_channels, height, width], of the parameters' dtype.
+          more: the other inputs, where there are several.
         """
         found: dict[str, Tensor] = {}
-        net = self._run((images,), found.__setitem__)
+        net = self._named(self._run((images, *more), found.__setitem__))
         return net, {name: found[name] for name in self.graph.end_point_names(self.scope) if name in found}
 
-    def features(self, images: Tensor, names: Collection[str]) -> dict[str, Tensor]:
+    def _named(self, values: Any) -> Any:
+        """The outputs by their names, where there are several."""
+        if len(self.graph.outputs) < 2:
+            return values
+        by_node = dict(zip(self._gives, values if len(self._gives) > 1 else (values,), strict=True))
+        return {name: by_node[node] for name, node in self.graph.outputs}
+
+    def features(self, images: Tensor | Sequence[Tensor], names: Collection[str]) -> dict[str, Tensor]:
         """Some end points, by the names and in the order in which they are asked for.
 
         Nothing is computed after the last of them.
 
         Args:
-          images: [batch, in_channels, height, width], of the parameters' dtype.
+          images: [batch, in_channels, height, width], of the parameters' dtype; several where there are several inputs.
           names: of end points, as slim has them (`resnet_v2_50/block2`) or without the model's scope (`block2`).
 
         Raises:
@@ -151,11 +170,11 @@ class Network(Part):
         found = self._find(images, set(full_names.values()))
         return {name: found[full] for name, full in full_names.items()}
 
-    def forward_features(self, images: Tensor) -> Tensor:
+    def forward_features(self, images: Tensor | Sequence[Tensor]) -> Tensor:
         """The last map, which the head of the network takes: [batch, channels, height, width]."""
         return self._find(images, {_FEATURES})[_FEATURES]
 
-    def _find(self, images: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
+    def _find(self, images: Tensor | Sequence[Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
 
         def keep(name: str, value: Tensor) -> None:
@@ -168,7 +187,7 @@ class Network(Part):
 
         try:
             if wanted:
-                self._run((images,), keep)
+                self._run((images,) if isinstance(images, Tensor) else images, keep)
         except _AllFoundError:
             pass
         return found
@@ -228,7 +247,7 @@ class Network(Part):
 
         What comes behind that layer (`spatial_squeeze`, `predictions`) is among the modules, but is no child.
         """
-        names = [step[0] for step in self._steps]
+        names = [step[0][0] for step in self._steps]
         last = (self.graph.classifier or "").partition("/")[0]
         behind = names[names.index(last) + 1 :] if last else []
         for name, module in super().named_children():
@@ -239,8 +258,8 @@ class Network(Part):
     def __repr__(self) -> str:
         classes = f"{self.network.num_classes} classes" if self.network.num_classes else "no logits"
         changed = [f"{name}={value}" for name, value in self.arguments.items() if value != self.network.arguments[name]]
-        like = next(self.parameters())
-        heading = [self.network.name, classes, f"scope={self.scope!r}", *changed, str(like.dtype), str(like.device)]
+        like = [f"{like.dtype}, {like.device}" for _, like in zip(range(1), self.parameters(), strict=False)]
+        heading = [self.network.name, classes, f"scope={self.scope!r}", *changed, *like]
         counts = {name: sum(p.numel() for p in child.parameters()) for name, child in self.named_children()}
         counts = {name: count for name, count in counts.items() if count}
         width = max(map(len, [*counts, "parameters"]))
@@ -265,22 +284,51 @@ class _AllFoundError(Exception):
     """Ends a run that has nothing left to find."""
 
 
-def _places(graph: Graph) -> list[tuple[str, ...]]:
+def _users(graph: Graph) -> dict[int, list[int]]:
+    """The nodes that take each node's value."""
+    users: dict[int, list[int]] = {}
+    for index, node in enumerate(graph.nodes):
+        for taken in node.inputs:
+            users.setdefault(taken, []).append(index)
+    return users
+
+
+def _places(graph: Graph) -> list[Path]:
     """The path of each node's module.
 
     A layer is at its scope. What has no scope of its own is in the part that is open, by the name of its op. What is
-    under a layer's scope follows that layer, in the layer's own module.
+    under a layer's scope, and follows that layer alone, is in the layer's own module.
     """
     parts = set(graph.parts)
-    layers = {node.scope for node in graph.nodes[1:]} - parts
-    places = []
-    for node in graph.nodes:
-        path = node.scope.split("/")
-        if node.scope in parts:
-            path.append(node.op)
-        owner = next((end for end in range(1, len(path)) if "/".join(path[:end]) in layers), len(path))
-        places.append(tuple(path[:owner]))
+    places = [
+        (*node.scope.split("/"), node.op) if node.scope in parts else tuple(node.scope.split("/"))
+        for node in graph.nodes
+    ]
+    layers = {place: index for index, place in enumerate(places) if index not in graph.inputs}
+    under: dict[Path, list[int]] = {}
+    for index, place in enumerate(places):
+        owner = next((place[:end] for end in range(1, len(place)) if place[:end] in layers), None)
+        if owner is not None:
+            under.setdefault(owner, []).append(index)
+    users = _users(graph)
+    for owner, followers in under.items():
+        if _is_chain(graph, users, [layers[owner], *followers]):
+            for index in followers:
+                places[index] = owner
     return places
+
+
+def _is_chain(graph: Graph, users: Mapping[int, Sequence[int]], members: Sequence[int]) -> bool:
+    """Whether each layer takes the value of the one before, which no other takes."""
+    first = graph.nodes[members[0]]
+    return "shares" not in first.attributes and all(
+        graph.nodes[index].inputs == (before,)
+        and list(users[before]) == [index]
+        and before not in graph.output_nodes
+        and graph.nodes[index].scope.rpartition("/")[0] == first.scope
+        and "shares" not in graph.nodes[index].attributes
+        for before, index in pairwise(members)
+    )
 
 
 def _by_path(graph: Graph) -> dict[str, list[Any]]:
@@ -293,87 +341,168 @@ def _by_path(graph: Graph) -> dict[str, list[Any]]:
     return found
 
 
+def _as_put(paths: Collection[Path]) -> list[Path]:
+    """The paths in their order, but each behind that which is above it."""
+    above = {path: next(path[:end] for end in range(1, len(path) + 1) if path[:end] in paths) for path in paths}
+    first = {top: number for number, top in reversed(list(enumerate(above[path] for path in paths)))}
+    return sorted(paths, key=lambda path: (first[above[path]], len(path)))
+
+
 class _Builder:
     """Makes the modules of a graph."""
 
     def __init__(self, graph: Graph, scope: str) -> None:
         self.graph = graph
         self.places = _places(graph)
-        self.modules = {place[:end] for place in self.places for end in range(1, len(place) + 1)}
-        self.points: list[tuple[str, tuple[str, ...], int]] = [
-            (name, tuple(point.name.split("/")), point.node) for name, point in graph.end_point_names(scope).items()
-        ]
+        self.users = _users(graph)
+        # The nodes of every path: those of a layer, or all that are in a part.
+        self.members: dict[Path, list[int]] = {}
+        exact = {self.places[index] for index in self._layers()}
+        for index in self._layers():
+            place = self.places[index]
+            for end in range(1, len(place) + 1):
+                if end == len(place) or place[:end] not in exact:
+                    self.members.setdefault(place[:end], []).append(index)
+        self.points: dict[int, list[tuple[str, Path]]] = {}
+        for name, point in graph.end_point_names(scope).items():
+            self.points.setdefault(point.node, []).append((name, tuple(point.name.split("/"))))
         if graph.features is not None:
-            self.points.append((_FEATURES, (), graph.features))
-        self.users: dict[int, list[int]] = {}
-        for index, node in enumerate(graph.nodes):
-            for taken in node.inputs:
-                self.users.setdefault(taken, []).append(index)
+            self.points.setdefault(graph.features, []).append((_FEATURES, ()))
+        self.scattered: set[Path] = set()
+        self.modules: dict[int, nn.Module] = {}
+
+    def build(self, network: Network) -> None:
+        """Makes all modules of a network."""
+        self.fill(network, list(self._layers()), 0)
+        owners = {node.scope: index for index, node in enumerate(self.graph.nodes)}
+        for index, module in self.modules.items():
+            if isinstance(module, Shared):
+                owner = owners[self.graph.nodes[index].attributes["shares"]]
+                chained = len(self.members[self.places[owner]]) > 1
+                alike = self.graph.nodes[index].settings == self.graph.nodes[owner].settings
+                module.share(self.modules[owner], alike and not chained)
 
     def fill(self, part: Part, indices: Sequence[int], depth: int) -> None:
-        """Makes the children of a part, whose nodes have these numbers and whose path has `depth` components."""
-        groups: dict[str, list[int]] = {}
-        for index in indices:
-            groups.setdefault(self.places[index][depth], []).append(index)
-        inside = {name: self._takes(members) for name, members in groups.items()}
-        last_use = {index: name for name, takes in inside.items() for index in takes}
-        ready = set(part._takes)
+        """Makes the modules of a part, whose nodes have these numbers and whose path has `depth` components."""
+        groups = self._scheduled(self._grouped(indices, depth), set(part._takes))
+        self.scattered.update(path[:end] for path in groups for end in range(depth + 1, len(path)))
+        inside = {path: self._takes(members) for path, members in groups.items()}
+        last_use = {index: path for path, takes in inside.items() for index in takes}
         steps = []
-        for name, members in groups.items():
-            if not ready.issuperset(inside[name]):
-                # A scope that is left and entered again, with layers of others between.
-                raise ValueError(f"the layers under {'/'.join(self.places[members[0]][: depth + 1])} are not one part")
+        for path, members in groups.items():
             gives = self._gives(members)
-            ready.update(gives)
-            frees = tuple(i for i in inside[name] if last_use[i] == name and i not in part._gives)
+            frees = tuple(i for i in inside[path] if last_use[i] == path and i not in part._gives)
             needed = not self.graph.needed.isdisjoint(gives)
-            end_points = self._end_points(self.places[members[0]][: depth + 1], gives)
-            steps.append((name, inside[name], gives, frees, end_points, needed))
-            part.add_module(name, self._module(members, depth, inside[name], gives))
+            # A layer may take one value twice.
+            takes = self.graph.nodes[members[0]].inputs if self.places[members[0]] == path else inside[path]
+            steps.append((path[depth:], takes, gives, frees, self._end_points(path, gives), needed))
         part._steps = tuple(steps)
+        for path in _as_put(groups):
+            self._put(part, path[depth:], self._module(path, groups[path], inside[path]))
 
-    def _module(self, members: list[int], depth: int, takes: Sequence[int], gives: Sequence[int]) -> nn.Module:
-        if len(self.places[members[0]]) > depth + 1:
-            part = Part(takes, gives)
-            self.fill(part, members, depth + 1)
+    def _layers(self) -> Iterator[int]:
+        return (index for index, node in enumerate(self.graph.nodes) if node.op != "input")
+
+    def _grouped(self, indices: Sequence[int], depth: int) -> dict[Path, list[int]]:
+        """The nodes by the paths of the modules that they make, which have `depth + 1` components.
+
+        Where a layer is at such a path, and others under it do not just follow it, these have paths of their own.
+        """
+        groups: dict[Path, list[int]] = {}
+        for index in indices:
+            groups.setdefault(self.places[index][: depth + 1], []).append(index)
+        found: dict[Path, list[int]] = {}
+        for path, members in groups.items():
+            own = [index for index in members if self.places[index] == path]
+            if own and len(own) < len(members):
+                found[path] = own
+                found |= self._grouped([index for index in members if index not in own], depth + 1)
+            else:
+                found[path] = members
+        return found
+
+    def _scheduled(self, groups: Mapping[Path, list[int]], ready: set[int]) -> dict[Path, list[int]]:
+        """The groups in an order in which they can run; one that others must run in the midst of is taken apart."""
+        pending, order = dict(groups), {}
+        while pending:
+            path = next((p for p, members in pending.items() if ready.issuperset(self._takes(members))), None)
+            if path is None:
+                path = self._in_a_cycle(pending)
+                pending |= self._grouped(pending.pop(path), len(path))
+                pending = dict(sorted(pending.items(), key=lambda item: item[1][0]))
+                continue
+            order[path] = pending.pop(path)
+            ready.update(order[path])
+        return order
+
+    def _in_a_cycle(self, groups: Mapping[Path, list[int]]) -> Path:
+        """The first group that can be taken apart, of those that need each other."""
+        of_node = {index: path for path, members in groups.items() for index in members}
+        needs = {path: {of_node[i] for i in self._takes(m) if i in of_node} for path, m in groups.items()}
+        left = set(groups)
+        while True:
+            used = set().union(*(needs[path] for path in left))
+            ends = {path for path in left if path not in used or not needs[path] & left}
+            if not ends:
+                return next(p for p in groups if p in left and any(self.places[i] != p for i in groups[p]))
+            left -= ends
+
+    def _put(self, part: nn.Module, path: Path, module: nn.Module) -> None:
+        for name in path[:-1]:
+            if name not in part._modules:
+                self._add(part, name, Part((), ()))
+            part = part.get_submodule(name)
+        self._add(part, path[-1], module)
+
+    def _add(self, part: nn.Module, name: str, module: nn.Module) -> None:
+        if isinstance(part, Layer):
+            part.hosted |= {name}
+        part.add_module(name, module)
+
+    def _module(self, path: Path, members: list[int], takes: Sequence[int]) -> nn.Module:
+        if self.places[members[0]] != path:
+            part = Part(takes, self._gives(members))
+            self.fill(part, members, len(path))
             return part
-        layer = self._layer(self.graph.nodes[members[0]])
-        for before, index in pairwise(members):
-            node = self.graph.nodes[index]
-            if node.inputs != (before,) or self.users[before] != [index]:
-                raise ValueError(f"{node.scope} does not follow {self.graph.nodes[before].scope} alone")
-            layer.add_module(node.scope.rpartition("/")[2], self._layer(node))
+        layer = self._layer(members[0])
+        for index in members[1:]:
+            layer.add_module(self.graph.nodes[index].scope.rpartition("/")[2], self._layer(index))
         return layer
 
-    def _layer(self, node: Node) -> nn.Module:
-        return LAYERS[node.op](node, *(self.graph.nodes[index].channels for index in node.inputs))
+    def _layer(self, index: int) -> nn.Module:
+        node = self.graph.nodes[index]
+        make = LAYERS.get(node.op) or OPERATIONS.get(node.op)
+        if make is None:
+            raise ValueError(f"{node.scope}: PyTorch has no layer for {node.op}")
+        layer = make(node, *(self.graph.nodes[taken].channels for taken in node.inputs))
+        self.modules[index] = Shared(layer) if "shares" in node.attributes else layer
+        return self.modules[index]
 
-    def _takes(self, members: Collection[int]) -> tuple[int, ...]:
+    def _takes(self, members: Sequence[int]) -> tuple[int, ...]:
         """The nodes outside whose values these take, in the order of their first use."""
-        taken = (index for member in members for index in self.graph.nodes[member].inputs if index not in members)
+        among = set(members)
+        taken = (index for member in members for index in self.graph.nodes[member].inputs if index not in among)
         return tuple(dict.fromkeys(taken))
 
     def _gives(self, members: Sequence[int]) -> tuple[int, ...]:
         """Those whose values are used outside, or the last where none is."""
         among = set(members)
-        outside = (i for i in members if i == self.graph.output or not among.issuperset(self.users.get(i, ())))
+        outputs = self.graph.output_nodes
+        outside = (i for i in members if i in outputs or not among.issuperset(self.users.get(i, ())))
         return tuple(outside) or (members[-1],)
 
-    def _end_points(self, path: tuple[str, ...], gives: Sequence[int]) -> tuple[str, ...]:
+    def _end_points(self, path: Path, gives: Sequence[int]) -> tuple[str, ...]:
         """The end points that a module gives: that of its scope, and, from the outermost, those without a module."""
         if len(gives) > 1:
             return ()
-        found = []
-        for name, scope, node in self.points:
-            if node == gives[0] and (scope == path or (scope not in self.modules and path == self._outermost(node))):
-                found.append(name)
-        return tuple(found)
+        return tuple(name for name, scope in self.points.get(gives[0], ()) if path == self._giving(scope, gives[0]))
 
-    def _outermost(self, index: int) -> tuple[str, ...]:
-        """The path of the outermost module whose only output is a node's value."""
+    def _giving(self, scope: Path, index: int) -> Path:
+        """The path of the module that gives an end point: that of its scope, or else the outermost."""
         place = self.places[index]
-        for end in range(1, len(place)):
-            members = [i for i, other in enumerate(self.places) if i and other[:end] == place[:end]]
-            if self._gives(members) == (index,):
-                return place[:end]
-        return place
+        outermost = (place[:end] for end in range(1, len(place)))
+        return next((path for path in (scope, *outermost) if self._gives_alone(path, index)), place)
+
+    def _gives_alone(self, path: Path, index: int) -> bool:
+        """Whether there is a module at a path whose only value is a node's."""
+        return path in self.members and path not in self.scattered and self._gives(self.members[path]) == (index,)
