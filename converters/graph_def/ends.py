@@ -1,0 +1,314 @@
+"""Where a network ends: the layers behind which no layer with variables comes, and what follows them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from converters.graph_def.files import GraphFile
+from converters.graph_def.proto import NodeDef
+
+LAYERS = {"Conv2D": 1, "DepthwiseConv2dNative": 1, "Conv2DBackpropInput": 1, "MatMul": 1, "BatchMatMulV2": 1}
+"""The ops of layers with variables, and which input their kernel is."""
+_SOURCES = re.compile(r"Placeholder.*|.*QueueDequeue.*|IteratorGetNext.*|QueueDequeue.*|ReaderRead.*|.*Decode.*")
+_VARIABLES = ("Variable", "VariableV2", "VarHandleOp")
+_GRADIENT = re.compile(r"(^|.*/)(gradients?(_\d+)?|gradient_tape)(/.*|$)")
+_SUMMARY = re.compile(r".*Summary(V2)?|Assign.*|Assert|NoOp|Print|Save.*")
+# What belongs to a layer wherever it stands.
+_OF_LAYERS = (
+    "BiasAdd", "BiasAddV1", "FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "Relu", "Relu6", "Elu", "Selu",
+    "LeakyRelu", "Softplus", "Softsign", "Sigmoid", "Tanh", "Softmax", "LogSoftmax", "Squeeze", "Identity", "Switch",
+    "Merge", "BatchToSpaceND",
+)  # fmt: skip
+# What may belong to a network, where nothing but the network's own input goes into what comes behind it.
+_ARITHMETIC = (
+    "Add", "AddV2", "AddN", "Sub", "Mul", "RealDiv", "Div", "Maximum", "Minimum", "Abs", "Neg", "Square", "Sqrt",
+    "Rsqrt", "Exp", "Log", "Pow", "SquaredDifference", "Reshape", "Transpose", "ExpandDims", "ConcatV2", "Concat",
+    "Pack", "MaxPool", "AvgPool", "Pad", "PadV2", "MirrorPad", "ResizeBilinear", "ResizeNearestNeighbor",
+    "DepthToSpace", "SpaceToDepth", "Slice", "StridedSlice", "Tile", "Split", "Unpack", "ReverseV2", "LRN",
+    "IdentityN",
+)  # fmt: skip
+
+
+_AFFINE = ("Add", "AddV2", "Mul", "Sub")
+_SOFTMAXES = ("Softmax", "LogSoftmax")
+_ROUND = ("NextIteration", "RefNextIteration")
+
+
+class _Step(NamedTuple):
+    """A node, and the nodes whose outputs it takes."""
+
+    node: NodeDef
+    taken: tuple[str, ...]
+
+
+@dataclass
+class _Facts:
+    """What is known of each node, as bits: the sources that it depends on, and the layers.
+
+    kernels: the layers with variables, in order, and the variable that each one's kernel is.
+    variable: the nodes that depend on a variable.
+    data: the sources that are no switches and rates.
+    """
+
+    sources: dict[str, int] = field(default_factory=dict)
+    layers: dict[str, int] = field(default_factory=dict)
+    kernels: dict[str, str] = field(default_factory=dict)
+    variable: set[str] = field(default_factory=set)
+    data: int = 0
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The outputs that were found.
+
+    outputs: tensors, in the graph's order.
+    notes: what was decided, a sentence each.
+    """
+
+    outputs: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def find(file: GraphFile) -> Ends:
+    """The outputs of a graph that names none."""
+    nodes = file.graph.nodes
+    order = _order(file)
+    facts = _facts(file, order.steps)
+    names = list(facts.kernels)
+    behind = 0
+    for index, name in enumerate(names):
+        behind |= facts.layers[name] & ~(1 << index)
+    ends = [name for index, name in enumerate(names) if not behind >> index & 1]
+    if not ends:
+        return Ends(tuple(_sinks(order.steps)))
+    ends, notes = _one_of_each(ends, facts)
+    ends, more = _one_network(ends, facts)
+    followed = set(_followed(ends, order, facts))
+    return Ends(tuple(name for name in nodes if name in followed), (*notes, *more))
+
+
+class _Order(NamedTuple):
+    """Nodes behind what they take; the nodes that take each one; and what gradients are made from."""
+
+    steps: list[_Step]
+    users: dict[str, list[_Step]]
+    trained: set[str]
+
+
+def _order(file: GraphFile) -> _Order:
+    """The nodes that are no gradients; a loop is entered, but not gone round."""
+    nodes = file.graph.nodes
+    missing: dict[str, int] = {}
+    users: dict[str, list[_Step]] = {}
+    ready: list[_Step] = []
+    trained: set[str] = set()
+    for name, node in nodes.items():
+        taken = tuple([text.partition(":")[0] for text in node.inputs if text[0] != "^"])
+        if "gradient" in name and _GRADIENT.fullmatch(name):
+            trained.update(taken)
+            continue
+        step = _Step(node, taken)
+        waits = {other for other in taken if other in nodes and nodes[other].op not in _ROUND}
+        missing[name] = len(waits)
+        for other in waits:
+            users.setdefault(other, []).append(step)
+        if not waits:
+            ready.append(step)
+    order = []
+    while ready:
+        step = ready.pop()
+        order.append(step)
+        for user in users.get(step.node.name, ()):
+            missing[user.node.name] -= 1
+            if not missing[user.node.name]:
+                ready.append(user)
+    return _Order(order, users, trained)
+
+
+def _facts(file: GraphFile, order: Sequence[_Step]) -> _Facts:
+    facts = _Facts()
+    roots = _VARIABLES if file.kind == "meta" else (*_VARIABLES, "Const")
+    count = 0
+    is_source = {op: bool(_SOURCES.fullmatch(op)) for op in {step.node.op for step in order}}
+    for node, inputs in order:
+        sources = layers = 0
+        varies = node.op in roots
+        for name in inputs:
+            sources |= facts.sources.get(name, 0)
+            layers |= facts.layers.get(name, 0)
+            varies = varies or name in facts.variable
+        if is_source[node.op] and not sources:
+            sources = 1 << count
+            count += 1
+            if not _is_setting(node):
+                facts.data |= sources
+        facts.sources[node.name], facts.layers[node.name] = sources, layers
+        if varies:
+            facts.variable.add(node.name)
+        kernel = LAYERS.get(node.op)
+        if kernel is None or len(inputs) <= kernel or not sources & facts.data:
+            continue
+        root = _root(file, inputs[kernel]) if not facts.sources.get(inputs[kernel], 1) else None
+        if root is not None:
+            facts.layers[node.name] = layers | 1 << len(facts.kernels)
+            facts.kernels[node.name] = root
+    return facts
+
+
+def _is_setting(node: NodeDef) -> bool:
+    """Whether a placeholder is a switch or a rate, and not data."""
+    dtype = node.get("dtype")
+    shape = node.get("shape")
+    return dtype is not None and (dtype.name == "bool" or (node.op == "PlaceholderWithDefault" and shape == ()))
+
+
+def _root(file: GraphFile, name: str) -> str | None:
+    """The variable that a kernel is read from; the constant, in a graph without variables."""
+    for _ in range(16):
+        node = file.graph.nodes.get(name.partition(":")[0])
+        if node is None:
+            return None
+        if node.op in _VARIABLES or (node.op == "Const" and file.kind != "meta"):
+            return node.name
+        if not node.data_inputs:
+            return None
+        name = node.data_inputs[0]
+    return None
+
+
+def _one_of_each(ends: list[str], facts: _Facts) -> tuple[list[str], list[str]]:
+    """Of copies of a network, which share their variables, the one that has fewest layers, or else the first."""
+    best: dict[str, str] = {}
+    notes = []
+    for name in ends:
+        kernel = facts.kernels[name]
+        if kernel not in best:
+            best[kernel] = name
+            continue
+        other = best[kernel]
+        if facts.layers[name].bit_count() < facts.layers[other].bit_count():
+            best[kernel], name = name, other
+        notes.append(f"{name} has the variables of {best[kernel]}, which is taken; --output {name} takes the other")
+    return [name for name in ends if best[facts.kernels[name]] == name], notes
+
+
+def _one_network(ends: list[str], facts: _Facts) -> tuple[list[str], list[str]]:
+    """Of networks that have no input in common, the one with most layers."""
+    groups: list[tuple[int, list[str]]] = []
+    for name in ends:
+        sources = facts.sources[name] & facts.data
+        together = [group for group in groups if group[0] & sources]
+        groups = [group for group in groups if not group[0] & sources]
+        members = [member for group in together for member in group[1]]
+        for group in together:
+            sources |= group[0]
+        groups.append((sources, [*members, name]))
+
+    def size(group: tuple[int, list[str]]) -> int:
+        layers = 0
+        for name in group[1]:
+            layers |= facts.layers[name]
+        return layers.bit_count()
+
+    chosen = max(groups, key=size)
+    rest = [name for group in groups if group is not chosen for name in group[1]]
+    notes = [f"another network ends at {name}, and has another input; --output {name} takes it" for name in rest]
+    return [name for name in ends if name in chosen[1]], notes
+
+
+def _followed(ends: Sequence[str], order: _Order, facts: _Facts) -> list[str]:
+    """The last tensors of a network: its last layers, or what follows them."""
+    covered = 0
+    for name in ends:
+        covered |= facts.layers[name]
+    behind = _behind(ends, order)
+    foreign, losses = _foreign(ends, behind, order, facts)
+    softmaxes = [step for step in behind if step.node.op in _SOFTMAXES]
+    before_softmax = {name for step in softmaxes for name in step.taken}
+    reshapes = {step.node.name for step in behind if step.node.op == "Reshape"}
+    region = dict.fromkeys(ends)
+    reshaped: set[str] = set()
+    for node, taken in behind:
+        from_region = [name for name in taken if name in region]
+        if not from_region or node.name in region:
+            continue
+        others = [name for name in taken if name not in region and facts.sources.get(name, 0) & facts.data]
+        if any(facts.layers[name] & ~covered for name in others):
+            continue
+        belongs = node.op in _OF_LAYERS or (node.op in _AFFINE and _with_variable(taken, facts))
+        if node.op == "Reshape" and (node.name in before_softmax or from_region[0] in reshaped):
+            belongs = True
+        plain = node.name not in foreign and not any(name in losses for name in from_region)
+        if belongs or (plain and (node.op in _ARITHMETIC or _keeps_batch(node, order))):
+            region[node.name] = None
+            if node.op in _SOFTMAXES and taken[0] in reshapes:
+                reshaped.add(node.name)
+    # What leads to another one, on whatever way, is no end.
+    leading: set[str] = set()
+    for node, _ in reversed(behind):
+        users = [step.node.name for step in order.users.get(node.name, ())]
+        if any(name in region or name in leading for name in users):
+            leading.add(node.name)
+    return [name for name in region if name not in leading]
+
+
+def _behind(ends: Sequence[str], order: _Order) -> list[_Step]:
+    """What depends on the ends, in order."""
+    found = set(ends)
+    pending = list(ends)
+    while pending:
+        for step in order.users.get(pending.pop(), ()):
+            if step.node.name not in found:
+                found.add(step.node.name)
+                pending.append(step.node.name)
+    return [step for step in order.steps if step.node.name in found]
+
+
+def _keeps_batch(node: NodeDef, order: _Order) -> bool:
+    """Whether a node reduces axes, and the batch is none of them: what reduces it is a loss."""
+    if node.op not in ("Mean", "Sum", "Max", "Min"):
+        return False
+    name = node.data_inputs[1].partition(":")[0]
+    axes = next(
+        (step.node.get("value") for step in order.steps if step.node.name == name and step.node.op == "Const"), None
+    )
+    return isinstance(axes, np.ndarray) and bool(axes.size) and 0 not in axes.ravel().tolist()
+
+
+def _with_variable(taken: Sequence[str], facts: _Facts) -> bool:
+    """Whether an input depends on no data at all and is no plain number: a bias, or a BatchNorm's factor."""
+    return any(not facts.sources.get(name, 1) and name in facts.variable for name in taken)
+
+
+def _foreign(ends: Sequence[str], behind: Sequence[_Step], order: _Order, facts: _Facts) -> tuple[set[str], set[str]]:
+    """The nodes that lead to what other data go into as well, such as labels into a loss, or only to summaries.
+
+    And those of the first kind alone: a loss begins behind them, so that only a softmax may be the network's.
+    """
+    sources = 0
+    for name in ends:
+        sources |= facts.sources[name]
+    foreign: set[str] = set()
+    losses: set[str] = set()
+    summary = {op: bool(_SUMMARY.fullmatch(op)) for op in {step.node.op for step in behind}}
+    for node, _ in reversed(behind):
+        users = [step.node.name for step in order.users.get(node.name, ())]
+        rest = [step.node.name for step in order.users.get(node.name, ()) if not summary[step.node.op]]
+        loss = node.name in order.trained or bool(facts.sources[node.name] & facts.data & ~sources)
+        if loss or any(name in losses for name in rest):
+            losses.add(node.name)
+        if loss or (users and not rest) or any(name in foreign for name in rest):
+            foreign.add(node.name)
+    return foreign, losses
+
+
+def _sinks(order: Sequence[_Step]) -> list[str]:
+    """What nothing takes, where there are no layers at all."""
+    taken = {name for step in order for name in step.taken}
+    sinks = [step.node for step in order if step.node.name not in taken and step.taken]
+    return [node.name for node in sinks if not _SUMMARY.fullmatch(node.op)]

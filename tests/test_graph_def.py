@@ -1,0 +1,339 @@
+"""Graphs that TensorFlow wrote are read without TensorFlow, as the networks that they are."""
+
+from __future__ import annotations
+
+import importlib
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import user_graphs
+from user_graphs import LIMIT, assert_equal, errors, write
+
+from converters.errors import InputError
+from converters.graph_def import open_graph, read_network, unsupported_nodes
+from converters.graph_def.judge import Judge
+from converters.graph_def.known import likeness
+from slimport import networks
+
+tf = user_graphs.tf
+import tf_slim as slim
+
+Tensor = Any
+NETWORKS: dict[str, tuple[networks.Network, int | None]] = {
+    "resnet_v2": (
+        networks.ResNetV2(
+            (networks.resnet_v2_block("block1", 4, 2, 2), networks.resnet_v2_block("block2", 8, 2, 1)), num_classes=7
+        ),
+        None,
+    ),
+    "resnet_v1": (networks.ResNetV1((networks.resnet_v1_block("block1", 4, 2, 2),), 7), None),
+    "vgg": (networks.VGG((networks.ConvBlock(4, 1), networks.ConvBlock(6, 2)), 7, fc_depths=(12, 10)), 28),
+    "inception_v3": (networks.InceptionV3(7, depth_multiplier=0.05, min_depth=4), None),
+}
+
+
+def slim_network(name: str, is_training: bool = False, **scope_arguments: Any) -> Callable[[], dict[str, Tensor]]:
+    """The graph of a network by slim's code, with loss and optimizer where it is trained."""
+    network, side = NETWORKS[name]
+    builder = importlib.import_module(f"slimport.nets.{network.family}")
+
+    def build() -> dict[str, Tensor]:
+        images = tf.placeholder(tf.float32, (None, side, side, 3), "images")
+        with slim.arg_scope(builder.arg_scope(**scope_arguments)):
+            net, _ = builder.build(network, images, is_training=is_training, scope=name)
+        if is_training:
+            loss = tf.losses.softmax_cross_entropy(tf.placeholder(tf.float32, (None, 7), "labels"), net)
+            with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
+                tf.train.MomentumOptimizer(0.1, 0.9).minimize(loss)
+        return {"logits": net}
+
+    return build
+
+
+@pytest.mark.parametrize("is_training", [False, True])
+@pytest.mark.parametrize("name", ["resnet_v2", "resnet_v1", "vgg"])
+def test_a_network_of_slim_is_read_as_itself(name: str, is_training: bool, tmp_path: Path) -> None:
+    written = write(slim_network(name, is_training), tmp_path)
+    user = read_network(written.path)
+    found = likeness(user, NETWORKS[name][0], name)
+    assert found.differences == ()
+    assert {source.name for source in user.sources.values()} == {f"{name}/{v}" for v in user.graph.variables}
+    assert list(user.graph.variables.items()) == list(NETWORKS[name][0].variables().items())
+
+
+def test_inception_v3_is_read_as_itself_and_in_less_than_a_second(tmp_path: Path) -> None:
+    written = write(slim_network("inception_v3"), tmp_path)
+    start = time.process_time()
+    user = read_network(written.path)
+    assert time.process_time() - start < 1
+    assert likeness(user, NETWORKS["inception_v3"][0], "inception_v3").differences == ()
+    assert [name.split("/")[1] for name in user.outputs] == ["AuxLogits", "Predictions"]
+
+
+@pytest.mark.parametrize("form", ["meta", "frozen", "saved_model"])
+def test_every_form_gives_the_same_network(form: str, tmp_path: Path) -> None:
+    written = write(slim_network("resnet_v2"), tmp_path, form)
+    user = read_network(written.path)
+    assert likeness(user, NETWORKS["resnet_v2"][0], "resnet_v2").differences == ()
+    weights = written.weights if form != "frozen" else {}
+    assert max(errors(user, weights, [2], side=33).values()) <= LIMIT
+
+
+def test_other_settings_are_found_and_told(tmp_path: Path) -> None:
+    written = write(slim_network("resnet_v1", batch_norm_epsilon=0.001), tmp_path)
+    user = read_network(written.path)
+    assert "epsilon 0.001" in str(likeness(user, NETWORKS["resnet_v1"][0], "resnet_v1"))
+
+
+def test_graph_mode_keeps_the_statistics_of_the_batch(tmp_path: Path) -> None:
+    written = write(slim_network("resnet_v1", is_training=True), tmp_path)
+    user = read_network(written.path, mode="graph", outputs=["resnet_v1/SpatialSqueeze"])
+    assert "with the statistics of the batch" in " ".join(user.notes)
+    assert max(errors(user, written.weights, [3], side=33).values()) <= 1e-11
+    assert "the moving averages are taken" in " ".join(read_network(written.path).notes)
+
+
+def test_a_training_graph_without_fused_batch_norm_gives_its_moving_averages(tmp_path: Path) -> None:
+    def build() -> dict[str, Tensor]:
+        net = tf.placeholder(tf.float32, (None, 9, 9, 3), "images")
+        params = {"is_training": True, "fused": False, "decay": 0.9, "scale": True}
+        net = slim.conv2d(net, 4, 3, normalizer_fn=slim.batch_norm, normalizer_params=params, scope="conv1")
+        return {"net": net}
+
+    user = assert_equal(write(build, tmp_path), (2,))
+    norm = user.graph.nodes[1].normalizer
+    assert norm is not None
+    assert norm["decay"] == 0.9
+    assert "conv1/BatchNorm/moving_mean" in user.graph.variables
+
+
+# SavedModels of TensorFlow 2.
+
+
+def test_a_saved_model_of_tensorflow_2_is_inlined(tmp_path: Path) -> None:
+    script = f"""
+import numpy as np, tensorflow as tf
+rng = np.random.default_rng(0)
+class Model(tf.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = tf.Variable(rng.normal(size=(3, 3, 3, 4)).astype("float32"), name="kernel")
+        self.b = tf.Variable(rng.normal(size=(3, 3, 4, 5)).astype("float32"), name="kernel")
+        self.bias = tf.Variable(rng.normal(size=4).astype("float32"), name="first/bias")
+    @tf.function
+    def layer(self, net):
+        return tf.nn.relu(tf.nn.conv2d(net, self.a, 1, "SAME") + self.bias)
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), name="images")])
+    def __call__(self, images):
+        training = tf.constant(False)
+        net = self.layer(images)
+        net = tf.cond(training, lambda: net * 2, lambda: tf.identity(net))
+        return {{"scores": tf.nn.conv2d(net, self.b, 2, "VALID"), "features": net}}
+model = Model()
+tf.saved_model.save(model, {str(tmp_path / "saved")!r}, signatures=model.__call__)
+images = np.random.default_rng(1).normal(size=(2, 12, 13, 3)).astype("float32")
+found = model(images)
+np.savez({str(tmp_path / "truth.npz")!r}, images=images, **{{k: v.numpy() for k, v in found.items()}})
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    from converters import open_checkpoint
+
+    user = read_network(tmp_path / "saved")
+    assert list(user.inputs) == ["images"]
+    assert list(user.outputs) == ["features", "scores"]
+    with open_checkpoint(tmp_path / "saved" / "variables" / "variables") as checkpoint:
+        weights = {name: checkpoint[name] for name in checkpoint if "VARIABLE_VALUE" in name}
+        model = user_graphs.port(user, weights, "float32")
+    truth = np.load(tmp_path / "truth.npz")
+    found = user_graphs.outputs_of(model, user, {"images": truth["images"]})
+    for name in user.outputs:
+        assert user_graphs.relative(found[name], truth[name]) < 1e-6
+
+
+# Ends.
+
+
+def test_a_training_graph_ends_before_its_loss(tmp_path: Path) -> None:
+    def build() -> dict[str, Tensor]:
+        images = tf.placeholder(tf.float32, (None, 9, 9, 3), "images")
+        net = slim.conv2d(images, 4, 3, scope="encoder")
+        net = slim.conv2d_transpose(net, 3, 3, activation_fn=tf.nn.sigmoid, scope="decoder")
+        loss = tf.reduce_mean(tf.square(net - images))
+        tf.summary.scalar("loss", loss)
+        tf.summary.histogram("outputs", net * 2)
+        tf.train.GradientDescentOptimizer(0.1).minimize(loss)
+        return {"net": net}
+
+    assert list(read_network(write(build, tmp_path).path).outputs) == ["decoder/Sigmoid"]
+
+
+def test_of_two_copies_with_the_same_variables_one_is_taken_and_it_is_told(tmp_path: Path) -> None:
+    def build() -> dict[str, Tensor]:
+        net = {}
+        for name, reuse in (("train", False), ("sample", True)):
+            with tf.variable_scope("net", reuse=reuse), tf.name_scope(name):
+                images = tf.placeholder(tf.float32, (None, 9, 9, 3), f"{name}_images")
+                net[name] = slim.conv2d(images, 4, 3, scope="conv1")
+        return net
+
+    written = write(build, tmp_path)
+    user = read_network(written.path)
+    assert len(user.outputs) == len(user.inputs) == 1
+    assert len(user.graph.variables) == 2
+    assert "has the variables of" in user.notes[0]
+    other = user.notes[0].rpartition("--output ")[2].split()[0]
+    assert list(read_network(written.path, outputs=[other]).inputs) != list(user.inputs)
+
+
+def test_a_layer_that_is_used_twice_has_one_set_of_variables(tmp_path: Path) -> None:
+    def build() -> dict[str, Tensor]:
+        net = slim.conv2d(tf.placeholder(tf.float32, (None, 9, 9, 3), "images"), 4, 3, scope="trunk")
+        heads = {}
+        for name, level in (("fine", net), ("coarse", slim.max_pool2d(net, 2))):
+            heads[name] = slim.conv2d(level, 5, 3, scope="head", reuse=name == "coarse")
+        return heads
+
+    written = write(build, tmp_path)
+    user = read_network(written.path, outputs=written.outputs)
+    assert len(user.graph.variables) == 4
+    assert_equal(written, (2,), outputs=written.outputs)
+
+
+def test_inputs_and_outputs_can_be_chosen(tmp_path: Path) -> None:
+    def build() -> dict[str, Tensor]:
+        images = tf.placeholder(tf.float32, (None, 9, 9, 3), "images")
+        net = slim.conv2d(images, 4, 3, scope="conv1")
+        return {"net": slim.conv2d(slim.conv2d(net, 5, 3, scope="conv2"), 6, 3, scope="conv3")}
+
+    written = write(build, tmp_path)
+    user = assert_equal(written, (2,), inputs=["conv1/Relu"], outputs=["conv2/Relu"])
+    assert list(user.graph.variables) == ["weights", "biases"] or len(user.graph.variables) == 2
+
+
+def test_a_component_of_an_iterator_is_the_input(tmp_path: Path) -> None:
+    def build() -> dict[str, Tensor]:
+        data = tf.data.Dataset.from_tensors((np.zeros((4,), np.int32), np.zeros((4, 9, 9, 3), np.float32)))
+        _, images = tf.data.make_one_shot_iterator(data).get_next()
+        return {"net": slim.conv2d(images, 4, 3, scope="conv1")}
+
+    user = assert_equal(write(build, tmp_path), (4, 3))
+    assert list(user.inputs.values()) == ["IteratorGetNext:1"]
+
+
+def test_an_input_behind_what_has_no_counterpart_is_found(tmp_path: Path) -> None:
+    def build() -> dict[str, Tensor]:
+        encoded = tf.placeholder(tf.string, (), "encoded")
+        image = tf.image.convert_image_dtype(tf.image.decode_jpeg(encoded, channels=3), tf.float32)
+        return {"net": slim.conv2d(tf.expand_dims(image, 0), 4, 3, scope="conv1")}
+
+    user = read_network(write(build, tmp_path).path)
+    assert "the input is taken behind DecodeJpeg" in " ".join(user.notes)
+    assert user.graph.nodes[0].attributes["shape"] == (None, None, None, 3)
+
+
+def test_what_is_not_supported_is_named_with_what_comes_before(tmp_path: Path) -> None:
+    def build() -> dict[str, Tensor]:
+        net = slim.conv2d(tf.placeholder(tf.float32, (None, 9, 9, 3), "images"), 4, 3, scope="conv1")
+        net = tf.cumsum(net, name="total")
+        return {"net": slim.conv2d(net, 4, 3, scope="conv2")}
+
+    written = write(build, tmp_path)
+    with pytest.raises(InputError, match=r"not supported: Cumsum, node total.*--output conv1/Relu$") as error:
+        read_network(written.path)
+    assert [found.node for found in unsupported_nodes(written.path)] == ["total"]
+    assert_equal(written, (2,), outputs=[str(error.value).rpartition(" ")[2]])
+
+
+def test_parameters_are_named_after_their_layers(tmp_path: Path) -> None:
+    def build() -> dict[str, Tensor]:
+        net = tf.placeholder(tf.float32, (None, 8, 8, 3), "x")
+        net = tf.nn.relu(tf.nn.conv2d(net, tf.Variable(tf.zeros((3, 3, 3, 4))), 1, "SAME", name="conv3"))
+        net = tf.reshape(net + tf.Variable(tf.zeros(4)), [-1, 256])
+        return {"net": tf.matmul(net, tf.Variable(tf.zeros((256, 5)), name="W_fc1"), name="MatMul")}
+
+    user = read_network(write(build, tmp_path).path)
+    assert "conv3/weights" in user.graph.variables
+    assert "fc1/weights" in user.graph.variables
+    assert user.sources["conv3/weights"].name == "Variable"
+
+
+def test_a_saver_that_renames_variables_is_followed(tmp_path: Path) -> None:
+    graph = tf.Graph()
+    with graph.as_default(), tf.Session(graph=graph) as session:
+        slim.conv2d(tf.placeholder(tf.float32, (None, 9, 9, 3), "images"), 4, 3, scope="conv1")
+        session.run(tf.global_variables_initializer())
+        saver = tf.train.Saver({f"old/{variable.op.name}": variable for variable in tf.global_variables()})
+        saver.save(session, str(tmp_path / "model.ckpt"))
+    user = read_network(tmp_path / "model.ckpt.meta")
+    assert {source.name for source in user.sources.values()} == {"old/conv1/weights", "old/conv1/biases"}
+
+
+def test_partitions_of_a_variable_are_one(tmp_path: Path) -> None:
+    graph = tf.Graph()
+    with graph.as_default(), tf.Session(graph=graph) as session:
+        with tf.variable_scope("conv1", partitioner=tf.fixed_size_partitioner(2, axis=3)):
+            kernel = tf.get_variable("weights", (3, 3, 3, 4), use_resource=False)
+        tf.nn.conv2d(tf.placeholder(tf.float32, (None, 9, 9, 3), "x"), tf.convert_to_tensor(kernel), 1, "SAME")
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+    user = read_network(tmp_path / "model.ckpt.meta")
+    assert list(user.graph.variables.values()) == [(3, 3, 3, 4)]
+    assert [source.name for source in user.sources.values()] == ["conv1/weights"]
+
+
+# Files.
+
+
+def test_neither_tensorflow_nor_torch_is_imported(tmp_path: Path) -> None:
+    path = write(slim_network("vgg"), tmp_path).path
+    script = (
+        "import sys; from converters.graph_def import read_network; from converters.graph_def import known;"
+        f"read_network({str(path)!r}); assert not {{'tensorflow', 'torch', 'keras'}} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_the_judge_writes_a_graph_that_tensorflow_imports(tmp_path: Path) -> None:
+    written = write(slim_network("resnet_v1", is_training=True), tmp_path)
+    serialized = Judge(read_network(written.path)).serialized()
+    graph_def = tf.GraphDef.FromString(serialized)
+    assert not [node for node in graph_def.node if "gradients" in node.name]
+    with tf.Graph().as_default():
+        tf.import_graph_def(graph_def)
+
+
+@pytest.mark.parametrize("form", ["meta", "frozen", "saved_model"])
+def test_damaged_files_give_one_clear_line(form: str, tmp_path: Path) -> None:
+    written = write(slim_network("vgg"), tmp_path, form)
+    path = written.path / "saved_model.pb" if form == "saved_model" else written.path
+    whole, rng = path.read_bytes(), random.Random(0)
+    damaged = tmp_path / f"damaged{path.suffix}"
+    messages = []
+    for _ in range(60):
+        data = bytearray(whole[: rng.randrange(len(whole))] if rng.random() < 0.3 else whole)
+        for _ in range(rng.choice((0, 1, 8))):
+            if data:
+                data[rng.randrange(min(len(data), 20_000))] = rng.randrange(256)
+        damaged.write_bytes(data)
+        try:
+            read_network(damaged)
+        except InputError as error:
+            messages.append(str(error))
+    assert len(messages) > 10
+    assert not [message for message in messages if "\n" in message]
+
+
+def test_what_is_no_graph_is_told(tmp_path: Path) -> None:
+    for name, data in {"empty.pb": b"", "text.pb": b"graph { node }", "zeros.meta": bytes(100)}.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(InputError, match=name):
+            open_graph(tmp_path / name)
+    with pytest.raises(InputError):
+        open_graph(tmp_path / "missing.meta")

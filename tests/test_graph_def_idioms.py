@@ -1,0 +1,533 @@
+"""Idioms of people's graphs, each built small with TensorFlow, give in PyTorch what they give in TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import user_graphs
+from user_graphs import FORMS, Written, assert_equal, write
+
+from converters.graph_def import read_network
+
+tf = user_graphs.tf
+import tf_slim as slim
+
+Tensor = Any
+CASES: dict[str, Callable[[], Any]] = {}
+
+
+def case(function: Callable[[], Any]) -> Callable[[], Any]:
+    """Registers a graph, which its function builds; what that gives is the output."""
+    CASES[function.__name__] = function
+    return function
+
+
+def written(name: str, folder: Path, form: str = "meta") -> Written:
+    """The graph of a case."""
+
+    def outputs() -> dict[str, Tensor]:
+        made = CASES[name]()
+        return made if isinstance(made, dict) else {"output": made}
+
+    return write(outputs, folder, form)
+
+
+def images(channels: int = 3, side: int | None = None, batch: int | None = None, name: str = "images") -> Tensor:
+    return tf.placeholder(tf.float32, (batch, side, side, channels), name)
+
+
+def weights(*shape: int, name: str | None = None) -> Tensor:
+    return tf.Variable(tf.zeros(shape), name=name, use_resource=False)
+
+
+def conv(
+    net: Tensor, depth: int, size: int = 3, stride: int = 1, padding: str = "SAME", name: str | None = None
+) -> Tensor:
+    kernel = weights(size, size, net.shape[-1], depth)
+    return tf.nn.conv2d(net, kernel, [1, stride, stride, 1], padding, name=name)
+
+
+def scoped_conv(net: Tensor, depth: int, name: str, size: int = 3, stride: int = 1, padding: str = "SAME") -> Tensor:
+    with tf.variable_scope(name):
+        kernel = tf.get_variable("weights", (size, size, net.shape[-1], depth), use_resource=False)
+        bias = tf.get_variable("biases", (depth,), use_resource=False)
+        return tf.nn.bias_add(tf.nn.conv2d(net, kernel, [1, stride, stride, 1], padding), bias)
+
+
+# Names and biases.
+
+
+@case
+def names_that_say_nothing() -> Tensor:
+    net = tf.nn.relu(conv(images(side=28), 4) + weights(4))
+    net = tf.nn.max_pool2d(net, 2, 2, "SAME")
+    net = tf.reshape(net, [-1, 14 * 14 * 4])
+    net = tf.nn.relu(tf.matmul(net, weights(14 * 14 * 4, 6)) + weights(6))
+    return tf.nn.softmax(tf.matmul(net, weights(6, 5)) + weights(5))
+
+
+@case
+def conv_that_is_named_itself() -> Tensor:
+    net = tf.nn.relu(conv(images(), 4, name="conv1") + weights(4, name="b1"))
+    return conv(net, 5, stride=2, padding="VALID", name="conv2")
+
+
+@case
+def bias_before_batch_norm() -> Tensor:
+    net = scoped_conv(images(), 4, "conv1")
+    return tf.nn.relu(slim.batch_norm(net, is_training=False, scale=True, scope="conv1/BatchNorm"))
+
+
+@case
+def constant_gamma_and_bias() -> Tensor:
+    net = conv(images(), 4) + tf.constant([0.1, 0.2, 0.3, 0.4])
+    mean, variance = weights(4, name="mean"), weights(4, name="variance")
+    return tf.nn.batch_normalization(net, mean, variance, weights(4, name="beta"), tf.constant([1.5, 2, 1, 0.5]), 1e-3)
+
+
+@case
+def identities_in_the_data_path() -> Tensor:
+    net = tf.identity(scoped_conv(tf.identity(images()), 4, "conv1"))
+    return tf.identity(tf.nn.relu(tf.identity(net)), name="output")
+
+
+# Flatten, and shapes that are computed.
+
+
+@case
+def flatten_by_a_constant() -> Tensor:
+    net = scoped_conv(images(side=9), 4, "conv1")
+    return tf.matmul(tf.reshape(net, [-1, 9 * 9 * 4]), weights(9 * 9 * 4, 3, name="W"))
+
+
+@case
+def flatten_by_a_product_of_its_shape() -> Tensor:
+    net = scoped_conv(images(side=9), 4, "conv1")
+    flat = tf.reshape(net, tf.stack([tf.shape(net)[0], tf.reduce_prod(tf.shape(net)[1:])]))
+    return tf.matmul(flat, weights(9 * 9 * 4, 3, name="W"))
+
+
+@case
+def slim_flatten() -> Tensor:
+    net = slim.conv2d(images(side=9), 4, 3, scope="conv1")
+    return slim.fully_connected(slim.flatten(net), 3, scope="fc")
+
+
+@case
+def batch_in_placeholder_and_reshape() -> Tensor:
+    net = scoped_conv(images(side=9, batch=2), 4, "conv1")
+    net = tf.matmul(tf.reshape(net, [2, -1]), weights(9 * 9 * 4, 12, name="W"))
+    return tf.reshape(net, [2, 2, 2, 3])
+
+
+@case
+def batch_in_a_transposed_convolution() -> Tensor:
+    net = scoped_conv(images(side=8, batch=4), 4, "conv1", stride=2)
+    return tf.nn.conv2d_transpose(net, weights(3, 3, 2, 4, name="W"), [4, 8, 8, 2], [1, 2, 2, 1])
+
+
+@case
+def transposed_convolution_of_a_computed_shape() -> Tensor:
+    net = images(side=None)
+    small = scoped_conv(net, 4, "conv1", stride=2)
+    shape = tf.shape(small)
+    size = tf.stack([shape[0], shape[1] * 2, shape[2] * 2, 3])
+    up = tf.nn.conv2d_transpose(small, weights(2, 2, 3, 4, name="up"), size, [1, 2, 2, 1], "VALID")
+    return tf.nn.conv2d_transpose(
+        scoped_conv(up, 4, "conv2"), weights(3, 3, 3, 4, name="to"), tf.shape(up), [1, 1, 1, 1]
+    )
+
+
+@case
+def crop_by_a_computed_slice() -> Tensor:
+    net = scoped_conv(images(), 4, "conv1", padding="VALID")
+    deep = scoped_conv(net, 4, "conv2", size=5, padding="VALID")
+    a, b = tf.shape(net), tf.shape(deep)
+    begin = tf.stack([0, (a[1] - b[1]) // 2, (a[2] - b[2]) // 2, 0])
+    cropped = tf.slice(net, begin, tf.stack([-1, b[1], b[2], 4]))
+    return tf.concat([cropped, deep], 3)
+
+
+@case
+def flat_input_that_becomes_an_image() -> Tensor:
+    net = tf.reshape(tf.placeholder(tf.float32, (None, 784), "x"), [-1, 28, 28, 1])
+    return scoped_conv(net, 3, "conv1", stride=4)
+
+
+@case
+def placeholder_of_unknown_rank() -> Tensor:
+    kernel = weights(3, 3, 3, 4, name="W")
+    return tf.nn.relu(tf.nn.conv2d(tf.placeholder(tf.float32, None, "x") / 255.0 - 0.5, kernel, [1, 1, 1, 1], "SAME"))
+
+
+@case
+def input_of_three_axes() -> Tensor:
+    net = tf.expand_dims(tf.placeholder(tf.float32, (None, 30, 8), "x"), 2)
+    net = tf.nn.conv2d(net, weights(5, 1, 8, 6, name="W"), [1, 2, 1, 1], "SAME")
+    return tf.reduce_max(tf.squeeze(tf.nn.relu(net), [2]), 1)
+
+
+@case
+def input_of_two_axes() -> Tensor:
+    net = tf.placeholder(tf.float32, (None, 7), "x")
+    return tf.nn.tanh(tf.matmul(net, weights(7, 4, name="w1")) + weights(4, name="b1"))
+
+
+# Activations.
+
+
+def _activation(function: Callable[[Tensor], Tensor]) -> Callable[[], Tensor]:
+    return lambda: function(scoped_conv(images(), 4, "conv1"))
+
+
+def spelled_prelu(net: Tensor) -> Tensor:
+    alphas = weights(4, name="alphas")
+    return tf.nn.relu(net) + alphas * (net - abs(net)) * 0.5
+
+
+def negated_prelu(net: Tensor) -> Tensor:
+    return tf.nn.relu(net) - weights(4, name="alpha") * tf.nn.relu(-net)
+
+
+ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Any]] = {
+    # In float32, 0.6 + 0.4 is not 1: as a leaky relu it would be 3e-8 off.
+    "leaky_by_abs": (lambda net: 0.6 * net + 0.4 * abs(net), None),
+    "leaky_by_halves": (lambda net: 0.625 * net + 0.375 * abs(net), "leaky_relu"),
+    "leaky_by_maximum": (lambda net: tf.maximum(net, 0.1 * net), "leaky_relu"),
+    "leaky_op": (lambda net: tf.nn.leaky_relu(net, 0.3), "leaky_relu"),
+    "relu_then_relu6": (lambda net: tf.nn.relu6(tf.nn.relu(net)), "relu"),
+    "relu_by_maximum": (lambda net: tf.maximum(net, 0.0), "relu"),
+    "relu6_by_minimum": (lambda net: tf.minimum(tf.maximum(net, 0.0), 6.0), "relu6"),
+    "swish": (lambda net: net * tf.nn.sigmoid(net), "swish"),
+    "hard_swish": (lambda net: net * tf.nn.relu6(net + 3) * 0.16667, "hard_swish"),
+    "hard_swish_by_division": (lambda net: net * tf.nn.relu6(net + 3.0) / 6.0, "hard_swish"),
+    "hard_sigmoid": (lambda net: tf.nn.relu6(net + 3) * 0.16667, "hard_sigmoid"),
+    "clip": (lambda net: tf.clip_by_value(net, -0.5, 0.25), "clip"),
+    "keras_hard_sigmoid": (lambda net: tf.clip_by_value(0.2 * net + 0.5, 0.0, 1.0), None),
+    "elu": (tf.nn.elu, "elu"),
+    "selu": (tf.nn.selu, "selu"),
+    "sigmoid": (tf.nn.sigmoid, "sigmoid"),
+    "softplus": (tf.nn.softplus, "softplus"),
+    "mish": (lambda net: net * tf.tanh(tf.nn.softplus(net)), None),
+}
+CASES.update({name: _activation(function) for name, (function, _) in ACTIVATIONS.items()})
+CASES.update({"spelled_prelu": _activation(spelled_prelu), "negated_prelu": _activation(negated_prelu)})
+
+
+@pytest.mark.parametrize("name", [name for name, (_, wanted) in ACTIVATIONS.items() if wanted])
+def test_an_activation_is_a_part_of_its_layer_however_it_is_spelled(name: str, tmp_path: Path) -> None:
+    user = read_network(written(name, tmp_path).path)
+    assert user.graph.nodes[1].activation == ACTIVATIONS[name][1]
+
+
+@pytest.mark.parametrize("name", ["spelled_prelu", "negated_prelu"])
+def test_a_spelled_out_prelu_is_one_layer(name: str, tmp_path: Path) -> None:
+    user = read_network(written(name, tmp_path).path)
+    if name == "spelled_prelu":
+        assert [node.op for node in user.graph.nodes] == ["input", "conv2d", "prelu"]
+
+
+# Normalizations.
+
+
+@case
+def instance_norm() -> Tensor:
+    net = scoped_conv(images(), 4, "conv1")
+    mean, variance = tf.nn.moments(net, [1, 2], keepdims=True)
+    scale, offset = weights(4, name="scale"), weights(4, name="offset")
+    return scale * ((net - mean) * tf.rsqrt(variance + 1e-5)) + offset
+
+
+@case
+def instance_norm_without_epsilon() -> Tensor:
+    net = scoped_conv(images(), 4, "conv1")
+    mean, variance = tf.nn.moments(net, [1, 2], keepdims=True)
+    return tf.divide(net - mean, tf.sqrt(variance))
+
+
+@case
+def slim_instance_norm() -> Tensor:
+    return slim.instance_norm(scoped_conv(images(), 4, "conv1"), scope="norm", activation_fn=tf.nn.relu)
+
+
+@case
+def layer_norm() -> Tensor:
+    return slim.layer_norm(scoped_conv(images(side=5), 4, "conv1"), scope="norm")
+
+
+@case
+def batch_norm_fused() -> Tensor:
+    return slim.conv2d(
+        images(), 4, 3, normalizer_fn=slim.batch_norm, normalizer_params={"is_training": False}, scope="conv1"
+    )
+
+
+@case
+def batch_norm_unfused() -> Tensor:
+    params = {"is_training": False, "fused": False, "scale": True}
+    return slim.conv2d(images(), 4, 3, normalizer_fn=slim.batch_norm, normalizer_params=params, scope="conv1")
+
+
+@case
+def batch_norm_without_beta() -> Tensor:
+    net = slim.batch_norm(images(), is_training=False, center=False, fused=False, scope="norm")
+    return scoped_conv(net, 3, "conv1")
+
+
+@case
+def batch_norm_by_hand() -> Tensor:
+    net = scoped_conv(images(), 4, "conv1")
+    mean, variance = weights(4, name="pop_mean"), weights(4, name="pop_var")
+    net = (net - mean) / tf.sqrt(variance + 0.001)
+    return tf.nn.relu(weights(4, name="scale") * net + weights(4, name="shift"))
+
+
+@case
+def batch_norm_on_a_matmul() -> Tensor:
+    net = tf.matmul(tf.placeholder(tf.float32, (None, 7), "x"), weights(7, 4, name="w"))
+    return tf.nn.relu(slim.batch_norm(net, is_training=False, fused=False, scope="bn"))
+
+
+@case
+def batch_norm_behind_a_placeholder() -> Tensor:
+    training = tf.placeholder(tf.bool, (), "is_training")
+    net = scoped_conv(images(), 4, "conv1")
+    return tf.nn.relu(slim.batch_norm(net, is_training=training, scope="bn", updates_collections=None))
+
+
+@case
+def batch_norm_with_a_learning_phase() -> Tensor:
+    phase = tf.placeholder_with_default(False, (), "learning_phase")
+    return slim.batch_norm(scoped_conv(images(), 4, "conv1"), is_training=phase, fused=False, scope="bn")
+
+
+@case
+def statistics_behind_a_cond() -> Tensor:
+    training = tf.placeholder(tf.bool, (), "phase")
+    net = scoped_conv(images(), 4, "conv1")
+    mean, variance = tf.nn.moments(net, [0, 1, 2])
+    average = weights(4, name="mean"), weights(4, name="variance")
+    mean, variance = tf.cond(training, lambda: (mean, variance), lambda: tuple(map(tf.identity, average)))
+    return tf.nn.batch_normalization(net, mean, variance, weights(4, name="beta"), None, 1e-3)
+
+
+# Layers and layouts.
+
+
+@case
+def separable_of_multiplier_8() -> Tensor:
+    return slim.separable_conv2d(images(), 6, 5, 8, stride=2, scope="Conv2d_1a")
+
+
+@case
+def depthwise_and_pointwise() -> Tensor:
+    net = slim.separable_conv2d(images(), None, 3, 1, scope="depthwise")
+    return slim.conv2d(net, 5, 1, scope="pointwise")
+
+
+@case
+def dilated() -> Tensor:
+    net = slim.conv2d(images(), 4, 3, rate=2, scope="conv1")
+    return slim.separable_conv2d(net, None, 3, 1, rate=3, padding="VALID", scope="conv2")
+
+
+@case
+def dilated_by_space_to_batch() -> Tensor:
+    """As TensorFlow before 1.12 spelled it, its paddings computed from the shape."""
+    net = scoped_conv(images(), 4, "conv1")
+    return _atrous(net, weights(3, 3, 4, 5, name="atrous/weights"), 2) + weights(5, name="atrous/biases")
+
+
+@case
+def dilated_by_space_to_batch_of_a_known_shape() -> Tensor:
+    net = scoped_conv(images(side=15), 4, "conv1")
+    return _atrous(net, weights(3, 3, 4, 5, name="atrous/weights"), 4)
+
+
+def _atrous(net: Tensor, kernel: Tensor, rate: int) -> Tensor:
+    base = np.array([[rate, rate]] * 2)
+    known = net.shape.as_list()[1] is not None
+    shape = np.array(net.shape.as_list()[1:3]) if known else tf.shape(net)[1:3]
+    paddings, crops = tf.required_space_to_batch_paddings(shape, np.array([rate, rate]), base)
+    net = tf.space_to_batch_nd(net, [rate, rate], paddings)
+    return tf.raw_ops.BatchToSpaceND(
+        input=tf.nn.conv2d(net, kernel, [1, 1, 1, 1], "VALID"), block_shape=[rate, rate], crops=crops
+    )
+
+
+@case
+def explicit_pad() -> Tensor:
+    net = tf.pad(images(), [[0, 0], [1, 2], [3, 0], [0, 0]])
+    net = scoped_conv(net, 4, "conv1", padding="VALID", stride=2)
+    return tf.nn.max_pool2d(tf.pad(net, [[0, 0], [1, 1], [1, 1], [0, 0]]), 3, 2, "VALID")
+
+
+@case
+def mirror_pad() -> Tensor:
+    net = scoped_conv(tf.pad(images(), [[0, 0], [2, 2], [2, 2], [0, 0]], "REFLECT"), 4, "conv1", padding="VALID")
+    return tf.pad(net, [[0, 0], [1, 0], [0, 1], [0, 0]], "SYMMETRIC")
+
+
+@case
+def not_square() -> Tensor:
+    net = tf.placeholder(tf.float32, (None, 20, 49, 1), "audio")
+    net = tf.nn.relu(tf.nn.conv2d(net, weights(8, 5, 1, 4, name="w"), [1, 2, 1, 1], "SAME"))
+    return tf.nn.max_pool2d(net, [1, 3], [1, 2], "VALID")
+
+
+@case
+def depth_to_space_and_transpose() -> Tensor:
+    net = tf.depth_to_space(scoped_conv(images(), 8, "conv1"), 2)
+    return tf.transpose(tf.nn.bias_add(net, weights(2, name="b")), (0, 2, 1, 3))
+
+
+@case
+def space_to_depth() -> Tensor:
+    return scoped_conv(tf.space_to_depth(images(side=12), 2), 3, "conv1")
+
+
+@case
+def reversed_channels_less_their_means() -> Tensor:
+    net = tf.reverse(images(), [-1]) * 255.0 - tf.constant([103.9, 116.8, 123.7])
+    return scoped_conv(net, 3, "conv1")
+
+
+@case
+def grayscale() -> Tensor:
+    return scoped_conv(tf.image.rgb_to_grayscale(images()), 3, "conv1")
+
+
+@case
+def resized() -> Tensor:
+    net = scoped_conv(tf.image.resize_bilinear(images(), [17, 19]), 4, "conv1", stride=2)
+    net = tf.image.resize_nearest_neighbor(net, tf.shape(net)[1:3] * 2)
+    return tf.image.resize_bilinear(scoped_conv(net, 3, "conv2"), [30, 31], align_corners=True)
+
+
+@case
+def split_stack_and_concat() -> Tensor:
+    a, b = tf.split(scoped_conv(images(), 6, "conv1"), 2, axis=3)
+    c, d, e = tf.split(a, [1, 1, 1], axis=-1)
+    net = tf.concat([a * b, c, tf.maximum(d, e)], -1)
+    return tf.add_n([net, net * 2.0, net / 3.0])
+
+
+@case
+def lrn_and_average_pool() -> Tensor:
+    net = tf.nn.lrn(scoped_conv(images(), 8, "conv1"), 3, 2.0, 1e-2, 0.75)
+    return tf.nn.avg_pool2d(net, 3, 2, "SAME")
+
+
+@case
+def global_pool_and_log_softmax() -> Tensor:
+    net = tf.reduce_mean(scoped_conv(images(), 8, "conv1"), [1, 2])
+    return tf.nn.log_softmax(tf.matmul(net, weights(8, 5, name="w")))
+
+
+@case
+def squeeze_and_excite() -> Tensor:
+    net = slim.conv2d(images(), 8, 3, scope="conv1")
+    gate = tf.reduce_mean(net, [1, 2], keepdims=True)
+    gate = slim.conv2d(slim.conv2d(gate, 2, 1, scope="down"), 8, 1, activation_fn=tf.nn.sigmoid, scope="up")
+    return net * gate
+
+
+@case
+def l2_normalized() -> Tensor:
+    net = tf.reduce_mean(scoped_conv(images(), 8, "conv1"), [1, 2])
+    return tf.nn.l2_normalize(net, 1, epsilon=1e-10)
+
+
+@case
+def several_heads() -> dict[str, Tensor]:
+    net = tf.nn.relu(scoped_conv(images(side=8), 8, "conv1", stride=2))
+    scores = tf.nn.softmax(scoped_conv(net, 4, "scores", size=1))
+    flat = tf.reshape(net, [-1, 4 * 4 * 8])
+    age = tf.nn.sigmoid(tf.matmul(flat, weights(128, 1, name="age/w")) + weights(1, name="age/b"))
+    return {"scores": scores, "boxes": scoped_conv(net, 6, "boxes"), "age": age}
+
+
+# Dropout.
+
+
+def _old_dropout(net: Tensor, keep_prob: Any) -> Tensor:
+    random = tf.random_uniform(tf.shape(net))
+    return tf.div(net, keep_prob) * tf.floor(keep_prob + random)
+
+
+def _new_dropout(net: Tensor, keep_prob: Any) -> Tensor:
+    rate = 1 - keep_prob
+    scale = 1 / (1 - rate)
+    return net * scale * tf.cast(tf.random_uniform(tf.shape(net)) >= rate, tf.float32)
+
+
+def _dropout(function: Callable[[Tensor, Any], Tensor], setting: Callable[[], Any]) -> Callable[[], Tensor]:
+    def build() -> Tensor:
+        net = tf.nn.relu(scoped_conv(images(), 4, "conv1"))
+        net = function(net, setting())
+        net.set_shape((None, None, None, 4))
+        return scoped_conv(net, 4, "conv2")
+
+    return build
+
+
+SETTINGS: dict[str, Callable[[], Any]] = {
+    "constant": lambda: tf.constant(0.7),
+    "placeholder": lambda: tf.placeholder(tf.float32, name="keep_prob"),
+    "default": lambda: tf.placeholder_with_default(1.0, (), "keep_prob"),
+}
+CASES.update({f"old_dropout_{name}": _dropout(_old_dropout, setting) for name, setting in SETTINGS.items()})
+CASES.update({f"new_dropout_{name}": _dropout(_new_dropout, setting) for name, setting in SETTINGS.items()})
+CASES["tf_dropout"] = _dropout(lambda net, keep: tf.nn.dropout(net, rate=1 - keep), lambda: 0.7)
+
+
+@case
+def dropout_between_convolution_and_bias() -> Tensor:
+    return tf.nn.relu(tf.nn.bias_add(_old_dropout(conv(images(), 4), tf.constant(0.5)), weights(4, name="b")))
+
+
+@case
+def dropout_behind_a_cond() -> Tensor:
+    training = tf.placeholder(tf.bool, (), "is_training")
+    return slim.dropout(scoped_conv(images(), 4, "conv1"), 0.6, is_training=training)
+
+
+# NCHW.
+
+
+@case
+def channels_first() -> Tensor:
+    net = tf.placeholder(tf.float32, (None, 3, 21, 22), "images") * 2.0 - 1.0
+    net = tf.nn.conv2d(net, weights(3, 3, 3, 4, name="conv1/w"), [1, 1, 2, 2], "SAME", data_format="NCHW")
+    net = tf.nn.relu(tf.nn.bias_add(net, weights(4, name="conv1/b"), data_format="NCHW"))
+    net = tf.nn.max_pool2d(net, [1, 1, 2, 2], [1, 1, 2, 2], "VALID", data_format="NCHW")
+    net = tf.concat([net, net * tf.reshape(weights(4, name="gamma"), (1, 4, 1, 1))], 1)
+    net = tf.reshape(net, [-1, 8 * 5 * 5])
+    return tf.matmul(net, weights(200, 3, name="fc/w"))
+
+
+@case
+def channels_first_map() -> Tensor:
+    net = tf.placeholder(tf.float32, (None, 3, 21, 22), "images")
+    net = tf.nn.conv2d(net, weights(3, 3, 3, 4, name="conv1/w"), [1, 1, 1, 1], "SAME", data_format="NCHW")
+    gate = tf.nn.sigmoid(tf.matmul(tf.reduce_mean(net, [2, 3]), weights(4, 4, name="gate")))
+    return tf.nn.elu(net * tf.reshape(gate, [-1, 4, 1, 1]))
+
+
+@pytest.mark.parametrize("name", ["batch_in_placeholder_and_reshape", "batch_in_a_transposed_convolution"])
+def test_a_batch_that_is_written_into_the_graph_is_free(name: str, tmp_path: Path) -> None:
+    made = written(name, tmp_path)
+    user = read_network(made.path)
+    assert max(user_graphs.errors(user, made.weights, [1, 5], free_batch=True).values()) <= user_graphs.LIMIT
+    assert user.graph.nodes[0].attributes["shape"][0] is None
+
+
+@pytest.mark.parametrize("form", FORMS[:2])
+@pytest.mark.parametrize("name", CASES)
+def test_an_idiom_is_what_tensorflow_computes_at_any_batch(name: str, form: str, tmp_path: Path) -> None:
+    batch = 4 if name == "batch_in_a_transposed_convolution" else 2
+    assert_equal(written(name, tmp_path, form), (batch, 3))
