@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from converters.conversion import Conversion, convert
     from converters.errors import CheckpointError, InputError
     from converters.inspection import Inspection, inspect
-    from converters.models import load_keras, load_pytorch
+    from converters.loading import load_keras, load_pytorch
     from converters.parity import Report, trace, verify
     from converters.prediction import Predictions, predict
     from converters.remote import fetch
@@ -48,8 +48,8 @@ _MODULES = {
     "convert": "conversion",
     "fetch": "remote",
     "inspect": "inspection",
-    "load_keras": "models",
-    "load_pytorch": "models",
+    "load_keras": "loading",
+    "load_pytorch": "loading",
     "open_checkpoint": "checkpoint",
     "predict": "prediction",
     "trace": "parity",

@@ -1,7 +1,7 @@
-"""Many conversions at once: every checkpoint of a training run, or of a pattern, in processes here or on a cluster.
+"""Many conversions at once: every checkpoint of a training run or pattern, in local processes or on a cluster.
 
-A conversion is a unit that can be run anywhere, and again: its output appears whole or not at all, and a record of what
-it was made from is written after it. A unit whose record still holds is done, and is skipped.
+Each conversion is a job that can be run anywhere, and repeatedly: its output appears whole or not at all, and then a
+record of its inputs is written. A job whose record is still right is done, and is skipped.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import re
 import secrets
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,15 +26,15 @@ from converters.checkpoint.bundle import data_paths, index_path
 from converters.checkpoint.locate import candidates, ends_as_table, is_archive, locate, prefix_name
 from converters.conversion import convert
 from converters.errors import InputError, first_line
-from converters.sources import CONVERTED_SUFFIXES, PathLike
-from converters.targets import TARGETS
-from converters.targets.atomic import atomic
-from converters.temporary import left_over
-from converters.views import View
+from converters.files import atomic, remove_temporary
+from converters.formats import CONVERTED_SUFFIXES, FORMATS
+from converters.variables import PathLike
+from converters.weights.selection import Selection
+from converters.weights.user_graph import GraphOptions
 from slimport import __version__
 
 Progress = Callable[[int, int], None]
-"""Is told how many units are done, and how many there are."""
+"""Is called with the number of jobs that are done, and of all jobs."""
 
 CONVERTED, SKIPPED, FAILED = "converted", "skipped", "failed"
 
@@ -45,8 +44,8 @@ _CONNECT_S, _WORKER_S = 5, 30
 
 
 @dataclass(frozen=True)
-class Unit:
-    """One conversion: `options` are `convert`'s arguments beside the source and the destination."""
+class Job:
+    """One conversion; `options` are the other arguments of `convert`."""
 
     source: Path
     destination: Path
@@ -55,9 +54,13 @@ class Unit:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a unit: `status` is `converted`, `skipped` or `failed`; `message`, which network or why not."""
+    """The result of one conversion.
 
-    unit: Unit
+    status: `converted`, `skipped` or `failed`.
+    message: the network's name, or the error.
+    """
+
+    job: Job
     status: str
     message: str = ""
     seconds: float = 0.0
@@ -76,91 +79,91 @@ def convert_all(
 ) -> list[Outcome]:
     """Converts every checkpoint of a training run, or every source that a pattern matches, into a folder.
 
-    A unit that fails does not stop the others.
+    A job that fails does not stop the others.
 
     Args:
       source: a folder with checkpoints, a pattern (`run/model.ckpt-*`, `runs/*/`), or one source.
-      folder: where outputs go, each named after its checkpoint; it is made where it does not exist.
+      folder: of the outputs, each named after its checkpoint; it is made if it does not exist.
       suffix: of the outputs; None is that of `to`, or `.safetensors`.
-      force: whether what is done is done again.
+      force: whether jobs that are done run again.
       workers: processes to run at once; None is one for each core.
-      dask: the address of a Dask scheduler, whose workers then run the units instead. They need slimport, and the
+      dask: the address of a Dask scheduler, whose workers then run the jobs instead. They need slimport, and the
         source and the folder under the same paths.
-      progress: is told how far it is.
+      progress: is called after every job.
       options: of `convert`: `to`, `scope`, ...
 
     Returns:
-      What became of each unit, in the order of their sources.
+      The result of each conversion, in the order of their sources.
 
     Raises:
       InputError: there is nothing to convert, two outputs would have one name, the folder cannot be made, or no cluster
         answers.
     """
-    units = _units(source, Path(folder), suffix or _suffix(options.get("to")), options)
+    jobs = _jobs(source, Path(folder), suffix or _suffix(options.get("to")), options)
     try:
         (Path(folder) / _RECORDS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made: {error.strerror or error}") from error
     batch = secrets.token_hex(8)
     if dask:
-        run = _on_dask(dask, units, force, batch)
+        run = _on_dask(dask, jobs, force, batch)
     else:
-        run = _in_processes(units, force, batch, workers or _cores())
+        run = _in_processes(jobs, force, batch, workers or _cores())
     outcomes: dict[Path, Outcome] = {}
-    progress(0, len(units))
+    progress(0, len(jobs))
     for outcome in run:
-        outcomes[outcome.unit.destination] = outcome
-        progress(len(outcomes), len(units))
-    return [outcomes[unit.destination] for unit in units]
+        outcomes[outcome.job.destination] = outcome
+        progress(len(outcomes), len(jobs))
+    return [outcomes[job.destination] for job in jobs]
 
 
-def run_unit(unit: Unit, force: bool = False, batch: str = "") -> Outcome:
-    """Runs one unit, wherever it is called; what goes wrong is in the outcome.
+def run_job(job: Job, force: bool = False, batch: str = "") -> Outcome:
+    """Runs one job in this process; an error becomes a failed outcome.
 
-    A unit that was converted in this very `batch` is not converted again: a cluster runs a unit twice where it loses
-    the worker that had its outcome.
+    A job that was converted in this very `batch` is not converted again: a cluster runs a job twice if it loses the
+    worker that had its outcome.
     """
     start = time.perf_counter()
-    record = unit.destination.parent / _RECORDS / f"{unit.destination.name}.json"
+    record = job.destination.parent / _RECORDS / f"{job.destination.name}.json"
     try:
-        made_from = _description(unit)
+        inputs = _inputs(job)
         found = _read(record)
         made_in = found.pop("batch", None) if isinstance(found, dict) else None
-        if found == {**made_from, "outputs": _fingerprints(_outputs(unit.destination))}:
+        if found == {**inputs, "outputs": _fingerprints(_outputs(job.destination))}:
             if batch and made_in == batch:
-                return Outcome(unit, CONVERTED, "by a worker that was lost")
+                return Outcome(job, CONVERTED, "by a worker that was lost")
             if not force:
-                return Outcome(unit, SKIPPED)
+                return Outcome(job, SKIPPED)
         record.unlink(missing_ok=True)
-        done = convert(unit.source, unit.destination, **unit.options)
-        outputs = _fingerprints(_outputs(unit.destination))
-        _write(record, {**made_from, "outputs": outputs, "batch": batch})
-        return Outcome(unit, CONVERTED, done.recognition.network.name, time.perf_counter() - start)
+        done = convert(job.source, job.destination, **job.options)
+        outputs = _fingerprints(_outputs(job.destination))
+        _write(record, {**inputs, "outputs": outputs, "batch": batch})
+        return Outcome(job, CONVERTED, done.recognition.network.name, time.perf_counter() - start)
     except InputError as error:
         message = str(error)
-    # One unit's trouble is not the others'.
+    # A failure must not stop the other jobs.
     except Exception as error:
         message = f"unexpected {type(error).__name__}: {first_line(error)}"
-    return Outcome(unit, FAILED, " ".join(message.split()), time.perf_counter() - start)
+    return Outcome(job, FAILED, " ".join(message.split()), time.perf_counter() - start)
 
 
-def _units(source: PathLike, folder: Path, suffix: str, options: Mapping[str, Any]) -> list[Unit]:
-    units: dict[Path, Unit] = {}
+def _jobs(source: PathLike, folder: Path, suffix: str, options: Mapping[str, Any]) -> list[Job]:
+    jobs: dict[Path, Job] = {}
     for path in _sources(os.fspath(source)):
         name = path.name
         for dropped in _DROPPED_SUFFIXES:
             name = name.removesuffix(dropped)
-        unit = Unit(path, folder / f"{name}{suffix}", options)
-        if (other := units.setdefault(unit.destination, unit)) is not unit:
+        job = Job(path, folder / f"{name}{suffix}", options)
+        if (other := jobs.setdefault(job.destination, job)) is not job:
             raise InputError(
-                f"{os.fspath(source)}: {other.source} and {unit.source} would both be {unit.destination.name}; convert "
+                f"{os.fspath(source)}: {other.source} and {job.source} would both be {job.destination.name}; convert "
                 f"them into two folders"
             )
-    return list(units.values())
+    return list(jobs.values())
 
 
 def _sources(source: str) -> list[Path]:
-    """The sources that are meant, each once, in order: numbers in names count as numbers."""
+    """The sources in a folder or of a pattern, in order, numbers in their names compared as numbers."""
     path = Path(source)
     if path.is_dir():
         found = _checkpoints(path) or ([path] if _source_of(path) else [])
@@ -184,7 +187,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _source_of(path: Path) -> Path | None:
-    """The source that a file or folder belongs to; None for a file that is of none."""
+    """The source that a file or folder belongs to; None for other files."""
     if path.is_dir():
         return path if _checkpoints(path) or (path / "saved_model.pb").is_file() else None
     prefix = path.with_name(prefix_name(path.name))
@@ -199,49 +202,49 @@ def _natural(path: Path) -> list[Any]:
 
 
 def _suffix(framework: str | None) -> str:
-    found = next((target.suffix for target in TARGETS if framework in (None, target.framework)), None)
-    if found is None:
-        known = sorted({target.framework for target in TARGETS})
-        raise InputError(f"--to {framework}: must be one of {', '.join(known)}")
-    return found
+    for format_ in FORMATS:
+        if framework in (None, format_.framework):
+            return format_.suffixes[0]
+    known = sorted({format_.framework for format_ in FORMATS})
+    raise InputError(f"--to {framework}: must be one of {', '.join(known)}")
 
 
-def _in_processes(units: Sequence[Unit], force: bool, batch: str, workers: int) -> Iterator[Outcome]:
-    """Runs units in processes. One that kills its process (no memory left, say) fails alone."""
-    waiting = list(units)
+def _in_processes(jobs: Sequence[Job], force: bool, batch: str, workers: int) -> Iterator[Outcome]:
+    """Runs jobs in processes. If a process is killed (out of memory, say), only its own job fails."""
+    waiting = list(jobs)
     while waiting:
         # Spawned: a fork of a process with threads can hang.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(workers, len(waiting)), context, initializer=_ignore_interrupts) as pool:
-            futures = {pool.submit(run_unit, unit, force, batch): unit for unit in waiting}
+            futures = {pool.submit(run_job, job, force, batch): job for job in waiting}
             try:
                 for future in as_completed(futures):
                     try:
                         outcome = future.result()
                     except BrokenProcessPool:
                         continue
-                    waiting.remove(outcome.unit)
+                    waiting.remove(outcome.job)
                     yield outcome
             finally:
                 pool.shutdown(cancel_futures=True)
-        _clear(waiting)
+        remove_temporary(job.destination for job in waiting)
         if waiting and workers == 1:
-            # They run in order, so it was the first.
+            # Jobs run in order, so it was the first.
             yield Outcome(waiting.pop(0), FAILED, "its process was killed; is there enough memory?")
-        # The process of one of them was killed, and all others with it: one at a time shows which.
+        # A pool ends when one of its processes is killed: running one job at a time shows whose.
         workers = 1
 
 
 def _ignore_interrupts() -> None:
-    # Ctrl-C goes to every process of the terminal; the one that started the others ends them in order.
+    # Ctrl-C goes to every process of the terminal; the main process ends the others in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _on_dask(address: str, units: Sequence[Unit], force: bool, batch: str) -> Iterator[Outcome]:
-    """Runs units on a cluster, which runs those of a lost worker again on the others."""
+def _on_dask(address: str, jobs: Sequence[Job], force: bool, batch: str) -> Iterator[Outcome]:
+    """Runs jobs on a cluster, which repeats those of a lost worker on other workers."""
     from asyncio import CancelledError
 
-    distributed = frameworks.import_distributed()
+    distributed = frameworks.require("distributed")
     try:
         client = distributed.Client(address, timeout=_CONNECT_S)
     except (OSError, ValueError, TimeoutError) as error:
@@ -251,48 +254,41 @@ def _on_dask(address: str, units: Sequence[Unit], force: bool, batch: str) -> It
             client.wait_for_workers(1, timeout=_WORKER_S)
         except TimeoutError as error:
             raise InputError(f"--dask {address}: the cluster has no worker; start 'dask worker {address}'") from error
-        # Not pure: what the same unit gives depends on files.
-        futures = {client.submit(run_unit, _absolute(unit), force, batch, pure=False): unit for unit in units}
+        # Not pure: the outcome of a job depends on files.
+        futures = {client.submit(run_job, _absolute(job), force, batch, pure=False): job for job in jobs}
         for future in distributed.as_completed(futures):
             try:
-                yield replace(future.result(), unit=futures[future])
-            # Whatever the cluster says of a unit that it gave up.
+                yield replace(future.result(), job=futures[future])
+            # The cluster raises its own exceptions for a job that it gave up.
             except (Exception, CancelledError) as error:
                 yield Outcome(futures[future], FAILED, f"the cluster gave it up: {type(error).__name__}: {error}")
-    _clear(units)
+    remove_temporary(job.destination for job in jobs)
 
 
-def _absolute(unit: Unit) -> Unit:
-    """The unit for a worker that may stand in another folder."""
-    return replace(unit, source=unit.source.absolute(), destination=unit.destination.absolute())
-
-
-def _clear(units: Iterable[Unit]) -> None:
-    """Removes what was half-written by processes that were killed."""
-    for unit in units:
-        for temporary in left_over(unit.destination):
-            if temporary.is_dir():
-                shutil.rmtree(temporary, ignore_errors=True)
-            else:
-                temporary.unlink(missing_ok=True)
+def _absolute(job: Job) -> Job:
+    """The job for a worker whose current folder may be another."""
+    return replace(job, source=job.source.absolute(), destination=job.destination.absolute())
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _description(unit: Unit) -> dict[str, Any]:
-    """What a unit's output depends on."""
+def _inputs(job: Job) -> dict[str, Any]:
+    """Everything that a job's output depends on, as plain JSON values."""
     return {
         "slimport": __version__,
-        "options": {name: str(value) if isinstance(value, View) else value for name, value in unit.options.items()},
-        "source": unit.source.name,
-        "files": _fingerprints(_files(unit.source)),
+        "options": {
+            name: str(value) if isinstance(value, Selection | GraphOptions) else value
+            for name, value in job.options.items()
+        },
+        "source": job.source.name,
+        "files": _fingerprints(_files(job.source)),
     }
 
 
 def _files(source: Path) -> list[Path]:
-    """The files that hold a source."""
+    """The files of a source."""
     if source.is_file() and (source.name.endswith(CONVERTED_SUFFIXES) or is_archive(source)):
         return [source]
     located = locate(source)
@@ -300,7 +296,7 @@ def _files(source: Path) -> list[Path]:
 
 
 def _outputs(destination: Path) -> list[Path]:
-    """The files of an output, as far as they are there."""
+    """The existing files of an output."""
     if destination.is_file():
         return [destination]
     if destination.is_dir():
@@ -310,7 +306,7 @@ def _outputs(destination: Path) -> list[Path]:
 
 
 def _fingerprints(paths: Iterable[Path]) -> list[list[Any]]:
-    """Name, size and time of change of each file, as JSON has them; no size for one that is missing."""
+    """Name, size and time of change of each file, for JSON; no size for a missing file."""
     found: list[list[Any]] = []
     for path in paths:
         try:

@@ -1,4 +1,4 @@
-"""What a user can mend: each error is one line that says what is wrong, where, and what to do about it."""
+"""Errors that a user can fix: each is one line that says what is wrong, where, and what to do about it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ class CheckpointError(InputError):
     """A file that is not a TensorFlow checkpoint, or a damaged one."""
 
 
-def first_line(error: Exception) -> str:
-    """What a library's exception says, cut to the one line that an error of ours has."""
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, or its type."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""`inspect`: what a checkpoint or a converted file holds, from its index alone."""
+"""`inspect`: the network and the variables in a checkpoint or a converted file, from its index."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from converters import leftovers, remote, views
-from converters.checkpoint import Variable, open_checkpoint
 from converters.errors import InputError
-from converters.recognize import Recognition, Resemblance, UnknownNetworkError, choose, networks
-from converters.sources import CONVERTED_SUFFIXES, checkpoint_names, is_converted, open_converted, weights_file
-from converters.views import AS_IT_IS, View
-
-if TYPE_CHECKING:
-    from converters.sources import PathLike
+from converters.variables import PathLike, Variable
+from converters.weights import training_state
+from converters.weights.recognize import Recognition, Resemblance, UnknownNetworkError, choose
+from converters.weights.selection import EVERYTHING, Selection, assign
+from converters.weights.source import networks_in, open_with_graph, selected, shapes_of
+from converters.weights.user_graph import BESIDE, GraphOptions
 
 
 @dataclass(frozen=True)
@@ -24,21 +22,21 @@ class Inspection:
     """A file's variables, and the network among them.
 
     format: `v1` or `v2` of a checkpoint, or a converted file's suffix without the dot.
-    view: what is taken.
-    description: what a converted file remembers of how it was made; empty where it does not, and for a checkpoint.
-    names: the variables' names in the file by those that slim gave them, as the view has them; they differ in
-      object-based checkpoints, and where moving averages stand in the variables' places.
-    recognition: None where there is no network that slimport knows, or more than one.
-    networks: all that there are.
+    selection: the selected variables.
+    description: a converted file's description of its network and source; empty for other files.
+    names: the selected variables' names in the file by slim's names; they differ in object-based checkpoints, and for
+      moving averages.
+    recognition: None if there is no network that slimport knows, or more than one.
+    networks: all of them.
     doubt: why `recognition` is None.
-    nearest: the known network that comes closest, where there is none.
-    extras: what is not the network's, or where there is none, everything, in groups.
+    nearest: the nearest known network, if there is none.
+    extras: the other variables, in groups; all variables if there is no network.
     """
 
     path: Path
     format: str
     variables: tuple[Variable, ...]
-    view: View
+    selection: Selection
     names: Mapping[str, str]
     recognition: Recognition | None
     networks: tuple[Recognition, ...] = ()
@@ -49,7 +47,7 @@ class Inspection:
 
     @property
     def parameters(self) -> int:
-        """Numbers in all variables together."""
+        """The number of elements in all variables."""
         return sum(math.prod(variable.shape) for variable in self.variables)
 
     def to_json(self) -> dict[str, Any]:
@@ -66,56 +64,51 @@ class Inspection:
         }
 
 
-def inspect(path: PathLike, scope: str | None = None, step: int | None = None, view: View = AS_IT_IS) -> Inspection:
-    """What a checkpoint or a converted file holds. No tensor is read.
+def inspect(
+    path: PathLike,
+    scope: str | None = None,
+    step: int | None = None,
+    selection: Selection = EVERYTHING,
+    graph: GraphOptions = BESIDE,
+) -> Inspection:
+    """Lists the network and the variables in a checkpoint or a converted file. No tensor is read.
 
     Args:
-      path: what `open_source` takes.
-      scope: which network, where there are several.
-      step: which checkpoint of a training run's directory; None is the newest.
-      view: what to take of it.
+      path: a checkpoint or a converted file, see `open_source`.
+      scope: the network's scope, if there are several networks.
+      step: the checkpoint of a training run's directory; None is the newest.
+      selection: the variables to use.
+      graph: the user's own graph, for everything that variables cannot tell.
 
     Raises:
-      InputError: it cannot be read, or the network has nothing of what the view takes.
+      InputError: it cannot be read, or the selection does not fit its network.
     """
-    file_format, variables, names, description = _variables(weights_file(remote.local(path)), step)
-    by_name = {variable.name: variable for variable in variables}
-    names = {seen: names[name] for seen, name in views.names(names, view).items()}
-    shapes = {name: by_name[key].shape for name, key in names.items()}
-    every = networks(shapes)
+    with open_with_graph(path, step, graph) as (file, user):
+        names = selected(file, selection)
+        every = networks_in(file, user, names, selection)
+    shapes = shapes_of(file, names)
     found, doubt, nearest = None, None, None
     try:
-        found = choose(every, shapes, str(path), scope)
+        found = choose(every, shapes, str(path), scope if file.checkpoint and not user else None)
     except UnknownNetworkError as error:
         doubt, nearest = str(error), error.nearest
     except InputError as error:
         doubt = str(error)
     if found and found.complete:
-        found = views.take(found, names, view, str(path)).recognition
+        found = assign(found, names, selection, str(path)).recognition
     return Inspection(
         path=Path(path),
-        format=file_format,
-        variables=variables,
-        view=view,
+        format=file.format,
+        variables=tuple(file.variables.values()),
+        selection=selection,
         names=names,
         recognition=found,
         networks=tuple(every),
         doubt=doubt,
         nearest=nearest,
-        extras=found.extras if found else leftovers.grouped(shapes, shapes),
-        description=description,
+        extras=found.extras if found else training_state.grouped(shapes, shapes),
+        description=file.description,
     )
-
-
-def _variables(path: Path, step: int | None) -> tuple[str, tuple[Variable, ...], dict[str, str], Mapping[str, Any]]:
-    """The file's format, its variables, their names in it by those that slim gave them, and what it remembers."""
-    if is_converted(path):
-        with open_converted(path) as (variables, _, description):
-            found = tuple(Variable(name, shape, dtype) for name, (shape, dtype) in variables.items())
-        suffix = next(suffix for suffix in CONVERTED_SUFFIXES if path.name.endswith(suffix))
-        return suffix.removeprefix("."), found, {variable.name: variable.name for variable in found}, description
-    with open_checkpoint(path, step) as checkpoint:
-        return checkpoint.format, tuple(checkpoint.variables.values()), checkpoint_names(checkpoint), {}
 
 
 def _model_json(found: Recognition) -> dict[str, Any]:
@@ -124,7 +117,7 @@ def _model_json(found: Recognition) -> dict[str, Any]:
         "scope": found.scope,
         "num_classes": found.network.num_classes,
         "missing": list(found.missing),
-        "misshapen": {name: list(shape) for name, shape in found.misshapen.items()},
+        "mismatched": {name: list(shape) for name, shape in found.mismatched.items()},
         "unexpected": list(found.unexpected),
         "filled": found.filled,
         "reshaped": {name: list(shape) for name, shape in found.reshaped.items()},

@@ -10,23 +10,13 @@ from collections.abc import Collection
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from converters import frameworks
+from converters.variables import Array
 from slimport.graph import Shape
+from slimport.names import PYTORCH_LEAVES
+from slimport.names import pytorch_name as pytorch_name
 
-Array = NDArray[np.generic]
-
-PYTORCH_LEAVES = {
-    "weights": "weight",
-    "depthwise_weights": "weight",
-    "pointwise_weights": "pointwise_weight",
-    "biases": "bias",
-    "gamma": "weight",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-}
 KERAS_LEAVES = {
     "weights": "kernel",
     "biases": "bias",
@@ -42,20 +32,14 @@ _SLIM_LEAVES = {PYTORCH_LEAVES[leaf]: leaf for leaf in ("weights", "biases", "po
 _SLIM_BATCH_NORM_LEAVES = {leaf: slim for slim, leaf in PYTORCH_LEAVES.items() if slim not in _SLIM_LEAVES.values()}
 
 
-def pytorch_name(name: str) -> str:
-    """`conv1/weights` -> `conv1.weight`."""
-    *scopes, leaf = name.split("/")
-    return ".".join([*scopes, PYTORCH_LEAVES.get(leaf, leaf)])
-
-
 def pytorch_layout(name: str, array: Array) -> Array:
-    """The array of slim's variable `name` as PyTorch lays it out: a view, transposed where it is a kernel."""
+    """The array of slim's variable `name` in PyTorch's layout: a view, transposed if it is a kernel."""
     array = array.reshape(_grouped(name, array.shape))
     return array.transpose(_PYTORCH_AXES[array.ndim]) if _is_kernel(name, array.ndim) else array
 
 
 def pytorch_array(name: str, array: Array) -> Array:
-    """The array of slim's variable `name` in PyTorch's layout, contiguous: `array` itself where that is what it is."""
+    """The array of slim's variable `name` in PyTorch's layout, contiguous; `array` itself if nothing changes."""
     if not _is_kernel(name, array.ndim):
         return np.ascontiguousarray(array)
     depth_in, depth = _grouped(name, array.shape)[-2:]
@@ -71,20 +55,20 @@ def pytorch_array(name: str, array: Array) -> Array:
 
 
 def tensor_array(tensor: Any) -> Array:
-    """The numbers of a PyTorch tensor, which shares its memory if it is on the CPU."""
-    torch = frameworks.import_torch()
+    """A PyTorch tensor as an array, which shares its memory if it is on the CPU."""
+    torch = frameworks.require("torch")
     tensor = tensor.detach().cpu()
     if tensor.dtype == torch.bfloat16:
         # NumPy's bfloat16 is ml_dtypes', which torch does not know; the bits are the same.
         bits: Array = tensor.view(torch.int16).numpy()
-        return bits.view(frameworks.import_ml_dtypes().bfloat16)
+        return bits.view(frameworks.require("ml_dtypes").bfloat16)
     array: Array = tensor.numpy()
     return array
 
 
 def array_tensor(array: Array) -> Any:
     """The inverse of `tensor_array`, of an array that can be written to."""
-    torch = frameworks.import_torch()
+    torch = frameworks.require("torch")
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
@@ -107,7 +91,7 @@ def slim_shape(name: str, shape: Shape) -> Shape:
 
 
 def nhwc(array: Array) -> Array:
-    """An end point of PyTorch's in slim's layout: maps are NCHW there, and what has another rank is alike."""
+    """An end point of PyTorch in slim's layout: feature maps are NCHW, other ranks are the same."""
     return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
 
 
@@ -130,14 +114,8 @@ def slim_names(pytorch_names: Collection[str]) -> dict[str, str]:
     return names
 
 
-def keras_name(name: str) -> tuple[str, str]:
-    """`block1/unit_1/conv1/weights` -> layer `block1__unit_1__conv1` and its weight `kernel`."""
-    scope, _, leaf = name.rpartition("/")
-    return scope.replace("/", "__"), KERAS_LEAVES.get(leaf, leaf)
-
-
 def slim_name(layer: str, weight: str) -> str:
-    """The inverse of `keras_name`. A Keras `bias` is a convolution's; BatchNorm has `beta`."""
+    """Layer `block1__unit_1__conv1` and its weight `kernel` -> `block1/unit_1/conv1/weights`."""
     leaf = next((slim for slim, keras in KERAS_LEAVES.items() if keras == weight), weight)
     return f"{layer.replace('__', '/')}/{leaf}"
 

@@ -1,4 +1,4 @@
-"""`predict`: what a network sees in images."""
+"""`predict`: the most probable classes of images."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters import frameworks, models
+from converters import frameworks
 from converters.errors import InputError, first_line
-from converters.sources import KERAS_SUFFIXES, PathLike, Source, open_source
-from converters.views import AS_IT_IS, View
+from converters.formats import models
+from converters.variables import PathLike
+from converters.weights.selection import EVERYTHING, Selection
+from converters.weights.source import Source, open_source
+from converters.weights.user_graph import BESIDE, GraphOptions
 from slimport.labels import imagenet_labels, read_labels
 from slimport.preprocessing import PREPROCESSINGS, Preprocessing
 
@@ -28,7 +31,7 @@ _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 @dataclass(frozen=True)
 class Guess:
-    """A class, its name where there is one, and its probability."""
+    """A class, its name if it is known, and its probability."""
 
     index: int
     name: str | None
@@ -37,7 +40,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The likeliest classes of an image, the likeliest first."""
+    """The most probable classes of an image, in descending order."""
 
     image: Path
     top: tuple[Guess, ...]
@@ -45,7 +48,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What `predict` found, and how: the network, its preprocessing, and the height and width that images got."""
+    """The result of `predict`: the network, its preprocessing, its input's height and width, the images' classes."""
 
     network: str
     preprocessing: str
@@ -74,34 +77,37 @@ def predict(
     size: tuple[int, int] | None = None,
     scope: str | None = None,
     step: int | None = None,
-    view: View = AS_IT_IS,
+    selection: Selection = EVERYTHING,
+    graph: GraphOptions = BESIDE,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Predictions:
-    """The likeliest classes of images, by PyTorch, or by Keras for its own files and where there is no PyTorch.
+    """Finds the most probable classes of images, with PyTorch, or with Keras for its own files or without PyTorch.
 
     Args:
-      source: what `open_source` takes.
-      images: files that Pillow reads. Whether each is an image is known before the network runs.
-      top: how many classes of each image.
-      labels: a file with the names of the classes; None is ImageNet's, where the network has 1000 or 1001 classes.
+      source: a checkpoint or a converted file, see `open_source`.
+      images: files that Pillow reads. Files that are not images are refused before the network is loaded.
+      top: the number of classes for each image.
+      labels: a file with the classes' names; None is ImageNet's, for a network of 1000 or 1001 classes.
       preprocessing: `inception` or `vgg`; None is that of the network's ImageNet release.
       size: height and width; None is 299x299 for inception and 224x224 for vgg, as the releases were evaluated.
-      scope: which network, where the source holds several.
-      step: which checkpoint of a training run's directory; None is the newest.
-      view: what to take of the source's network.
-      progress: is told how many images are done, and how many there are.
+      scope: the network's scope, if the source contains several networks.
+      step: the checkpoint of a training run's directory; None is the newest.
+      selection: the variables to use.
+      graph: the user's own TensorFlow graph.
+      progress: is called with the number of images that are done, and of all images.
 
     Raises:
-      InputError: an image or the source cannot be read, the network has no logits, or the labels are not as many.
+      InputError: an image or the source cannot be read, the network has no logits, or the labels are for another number
+        of classes.
     """
     paths = [Path(image) for image in images]
     for path in paths:
         with _opened(path):
             pass
-    with open_source(source, scope, step, view) as opened:
+    with open_source(source, scope, step, selection, graph) as opened:
         network = opened.network
         if network.num_classes is None:
-            raise InputError(f"{opened.path}: {network.name} without logits: there are no classes to predict")
+            raise InputError(f"{opened.path}: {network.name} without logits has no classes to predict")
         if network.in_channels not in _MODES:
             raise InputError(
                 f"{opened.path}: {network.name} takes {network.in_channels} channels, and images have 1 or 3"
@@ -117,7 +123,7 @@ def predict(
         images_of_batch = np.stack([_pixels(path, mode, chosen, (height, width)) for path in batch])
         try:
             logits = run(images_of_batch)
-        # What a framework raises where images are too small, as they can be for VGG.
+        # Images can be too small for a network such as VGG.
         except (ValueError, RuntimeError) as error:
             raise InputError(
                 f"{os.fspath(source)}: {network.name} does not run on images of {height}x{width}: {first_line(error)}; "
@@ -151,15 +157,16 @@ def _names(num_classes: int, labels: PathLike | None) -> list[str] | None:
 
 def _runner(source: Source) -> Callable[[NDArray[np.float32]], NDArray[Any]]:
     """The network as a function from [batch, height, width, channels] to logits, [batch, classes]."""
-    # Logits of a class each, whatever the size of the images.
-    arguments = {"global_pool": True, "spatial_squeeze": True}
+    # One logit for each class, whatever the size of the images.
+    wanted = {"global_pool": True, "spatial_squeeze": True}
+    arguments = {name: value for name, value in wanted.items() if name in source.network.arguments}
     source = source.without_auxiliary()
-    of_keras = source.path.name.endswith(KERAS_SUFFIXES)
+    of_keras = source.format.framework == "keras"
     if of_keras or importlib.util.find_spec("torch") is None:
         keras_model = models.keras_model(source, **arguments)
         return lambda images: np.asarray(keras_model.predict_on_batch(images))
-    torch = frameworks.import_torch()
-    # Half precision is for storage here: many of its operations are missing, or slow, on a CPU.
+    torch = frameworks.require("torch")
+    # Half precision is for storage only: on a CPU, many of its operations are missing or slow.
     model = models.pytorch_model(source, **arguments)
     dtype = torch.float64 if next(model.parameters()).dtype == torch.float64 else torch.float32
     model = model.to(dtype)
@@ -185,11 +192,11 @@ def _batches(paths: Sequence[Path]) -> Iterator[Sequence[Path]]:
 
 
 def _opened(path: Path) -> Any:
-    """The image, whose header is read and whose pixels are not."""
+    """The image, of which only the header is read."""
     if not path.exists():
         raise InputError(f"{path}: no such file")
     try:
-        image = frameworks.import_pillow().open(path)
+        image = frameworks.require("PIL.Image").open(path)
     except Exception as error:
         raise InputError(f"{path}: not an image that Pillow reads: {first_line(error)}") from error
     if image.mode in _DEEP_MODES:
@@ -202,7 +209,7 @@ def _pixels(path: Path, mode: str, preprocessing: Preprocessing, size: tuple[int
     with _opened(path) as image:
         try:
             pixels = np.atleast_3d(np.asarray(image.convert(mode)))
-        # Pillow's decoders raise all sorts of things, and all are about these bytes.
+        # Pillow's decoders raise exceptions of many types.
         except Exception as error:
             raise InputError(f"{path}: damaged or cut off: {first_line(error)}") from error
     try:

@@ -1,7 +1,7 @@
 """Writes a slim checkpoint with tf_slim's own network and TensorFlow's own Saver, every variable random.
 
-    python scripts/make_checkpoint.py resnet_v2_50 resnet_v2_50.ckpt [--format v1|v2] [--classes N] [--seed 0]
-    python scripts/make_checkpoint.py resnet_v2_50 resnet_v2_50.ckpt --without-tensorflow [--classes N] [--seed 0]
+    python -m scripts.make_checkpoint resnet_v2_50 resnet_v2_50.ckpt [--format v1|v2] [--classes N] [--seed 0]
+    python -m scripts.make_checkpoint resnet_v2_50 resnet_v2_50.ckpt --without-tensorflow [--classes N] [--seed 0]
 
 The second needs no TensorFlow: slimport writes the same variables, as a V2 checkpoint or as whatever the path's suffix
 names. So a machine with only PyTorch makes the weights that a trace was recorded with elsewhere.
@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from converters import frameworks
-from converters.recognize import Recognition
-from converters.sources import Source
-from converters.targets import target_of
+from converters.formats import OpenFile, target_of
+from converters.weights.recognize import Recognition
+from converters.weights.source import Source
 from slimport import networks
 
 warnings.filterwarnings("ignore", message="`layer.apply` is deprecated")
@@ -61,7 +61,7 @@ def save(
       in_channels: of the images.
       size: of the images.
     """
-    frameworks.import_nets()
+    frameworks.require("slimport.nets")
     import tensorflow.compat.v1 as tf
 
     tf.logging.set_verbosity(tf.logging.ERROR)
@@ -82,7 +82,7 @@ def save_network(
     name: str, path: str | os.PathLike[str], file_format: str, num_classes: int | None, seed: int = 0
 ) -> None:
     """Saves one of `tf_slim.nets`'s networks."""
-    frameworks.import_nets()
+    frameworks.require("slimport.nets")
     import tf_slim as slim
 
     network = networks.NETWORKS[name]
@@ -113,7 +113,8 @@ def save_without_tensorflow(network: networks.Network, path: Path, seed: int = 0
     variables = random_variables(network, seed)
     recognition = Recognition(network, network.default_scope if scope is None else scope, (), {})
     dtypes = {name: value.dtype for name, value in variables.items()}
-    source = Source(path, (), recognition, dtypes, lambda: iter(variables.items()))
+    file = OpenFile(path, "random", (), {}, lambda _: iter(()))
+    source = Source(file, recognition, dtypes, lambda: iter(variables.items()))
     target_of(path).write(source, path)
 
 

@@ -11,7 +11,7 @@ out=build/quickstart
 mkdir -p "$out"
 if [ -z "$checkpoint" ]; then
   checkpoint=$out/resnet_v2_50.ckpt
-  python scripts/make_checkpoint.py resnet_v2_50 "$checkpoint" --format v1
+  python -m scripts.make_checkpoint resnet_v2_50 "$checkpoint" --format v1
 fi
 run() { echo; echo "\$ $*"; "$@"; }
 

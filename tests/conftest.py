@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A process a core: more threads would wait for each other.
+    for library in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(library, "1")
 
+# TensorFlow makes a million objects in a graph, and nothing is won by looking for garbage after every 700.
+gc.set_threshold(100_000, 20, 20)
+
+import click
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from filelock import FileLock
 
-from converters import frameworks, models, trace
+from converters import cli, frameworks, trace
+from converters.formats import models
+from scripts import make_checkpoint
+from scripts.studies import train_digits
 from slimport import networks
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
 
-import make_checkpoint
-import train_digits
-
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 # Two blocks, every kind of unit: projecting, identity, identity with a stride.
 SMALL = networks.ResNetV2(
     (networks.resnet_v2_block("block1", 4, 2, 2), networks.resnet_v2_block("block2", 8, 3, 1)), num_classes=7
@@ -66,6 +78,20 @@ def random_images(shape: tuple[int, ...], seed: int = 0) -> Any:
     return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
 
 
+KERAS_WEIGHTS = {
+    "weights": "kernel",
+    "biases": "bias",
+    "depthwise_weights": "depthwise_kernel",
+    "pointwise_weights": "pointwise_kernel",
+}
+
+
+def keras_name(variable: str) -> tuple[str, str]:
+    """The Keras layer of a slim variable, its scope with `__` for `/`, and the layer's name of the weight."""
+    scope, _, leaf = variable.rpartition("/")
+    return scope.replace("/", "__"), KERAS_WEIGHTS.get(leaf, leaf)
+
+
 def pytorch_port(network: networks.Network, weights: dict[str, Any], **arguments: Any) -> Any:
     """The PyTorch port with these weights in."""
     return models.pytorch_port(network, weights.items(), **arguments)
@@ -75,7 +101,7 @@ def save_small(
     path: Path, file_format: str, network: networks.Network = SMALL, scope: str = "resnet_v2", seed: int = 0
 ) -> Path:
     """A checkpoint of a small network, by `slimport.nets` and TensorFlow's Saver."""
-    nets = frameworks.import_nets()
+    nets = frameworks.require("slimport.nets")
     import tf_slim as slim
 
     builder = importlib.import_module(f"{nets.__name__}.{network.family}")
@@ -89,6 +115,16 @@ def save_small(
     return path
 
 
+def tf_session(**options: Any) -> Any:
+    """A TensorFlow session that runs graphs as they are: to optimize one takes longer than to run it once."""
+    frameworks.require("slimport.nets")
+    import tensorflow.compat.v1 as tf
+
+    config = tf.ConfigProto(**options)
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    return tf.Session(config=config)
+
+
 @pytest.fixture(autouse=True)
 def nothing_compiled_before() -> Iterator[None]:
     """Dynamo compiles a function a few times at most, and all networks have one."""
@@ -97,42 +133,62 @@ def nothing_compiled_before() -> Iterator[None]:
         sys.modules["torch._dynamo"].reset()
 
 
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """A folder of a name, filled by a function at its first use; xdist's workers share it."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder = base / f"once-{name}"
+        with FileLock(f"{folder}.lock"):
+            if not (folder / "made").exists():
+                folder.mkdir(exist_ok=True)
+                make(folder)
+                (folder / "made").touch()
+        return folder
+
+    return made
+
+
 @pytest.fixture(scope="session", params=["v1", "v2"])
-def small_checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_small(tmp_path_factory.mktemp("small") / "small.ckpt", request.param)
+def small_checkpoint(request: pytest.FixtureRequest, made_once: MadeOnce) -> Path:
+    return made_once(f"small_{request.param}", lambda to: save_small(to / "small.ckpt", request.param)) / "small.ckpt"
 
 
 @pytest.fixture(scope="session")
-def small_v2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_small(tmp_path_factory.mktemp("small_v2") / "small.ckpt", "v2")
+def small_v2(made_once: MadeOnce) -> Path:
+    return made_once("small_v2", lambda to: save_small(to / "small.ckpt", "v2")) / "small.ckpt"
 
 
 @pytest.fixture(scope="session")
-def small_trace(small_v2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_trace(small_v2: Path, made_once: MadeOnce) -> Path:
     """What TF-Slim computes with `small_v2`, so that a test of what comes after need not run it."""
-    path = tmp_path_factory.mktemp("trace") / "small.npz"
-    trace(small_v2, path, size=TRACE_SIZE)
-    return path
+    return made_once("small_trace", lambda to: trace(small_v2, to / "small.npz", size=TRACE_SIZE)) / "small.npz"
 
 
 @pytest.fixture(scope="session")
-def digits_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def digits_checkpoint(made_once: MadeOnce) -> Path:
     """Trained by slim, with Momentum slots and a global step."""
-    path = tmp_path_factory.mktemp("digits") / "model.ckpt"
-    accuracy = train_digits.train(path, steps=300)
-    assert accuracy > 0.85, "the network did not learn, so its statistics are not real ones"
-    return path
+
+    def train(folder: Path) -> None:
+        accuracy = train_digits.train(folder / "model.ckpt", steps=300)
+        assert accuracy > 0.85, "the network did not learn, so its statistics are not real ones"
+
+    return made_once("digits", train) / "model.ckpt"
 
 
 @pytest.fixture(scope="session")
-def full_size_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+def full_size_checkpoint(made_once: MadeOnce) -> Callable[[str, str], Path]:
     """Full-size checkpoints by `tf_slim.nets` and TensorFlow's Saver, by network and format."""
 
-    @cache
     def checkpoint(name: str, file_format: str) -> Path:
-        path = tmp_path_factory.mktemp(f"full_{file_format}") / f"{name}.ckpt"
-        make_checkpoint.save_network(name, path, file_format, networks.NETWORKS[name].num_classes)
-        return path
+        def save(folder: Path) -> None:
+            classes = networks.NETWORKS[name].num_classes
+            make_checkpoint.save_network(name, folder / f"{name}.ckpt", file_format, classes)
+
+        return made_once(f"{name}_{file_format}", save) / f"{name}.ckpt"
 
     return checkpoint
 
@@ -150,9 +206,28 @@ class Run:
     err: str
 
 
+class Entry(click.Command):
+    """The console script's function as the command that click's runner calls."""
+
+    def main(self, *_: Any, **__: Any) -> Any:
+        cli.main()
+
+
 @pytest.fixture(scope="session")
 def slimport() -> Callable[..., Run]:
-    """Runs the command in a process of its own."""
+    """Runs the command in this process."""
+
+    def run(*arguments: object, **environment: str) -> Run:
+        with mock.patch.object(sys, "argv", ["slimport", *map(str, arguments)]):
+            done = CliRunner().invoke(Entry("slimport"), env=environment, catch_exceptions=False)
+        return Run(done.exit_code, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def slimport_process() -> Callable[..., Run]:
+    """Runs the command in a process of its own, for what only a process shows: streams, imports, Keras's backend."""
 
     def run(*arguments: object, **environment: str) -> Run:
         done = subprocess.run(

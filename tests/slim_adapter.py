@@ -1,4 +1,4 @@
-"""A pytest plugin that puts `slimport.nets` in the place of `tf_slim.nets`, for tf_slim's own tests.
+"""tf_slim's own tests of its networks, with `slimport.nets` in the place of `tf_slim.nets`.
 
 tf_slim's ResNets have an older signature, without `spatial_squeeze` and what came after it before `reuse`; this
 is the only thing adapted.
@@ -6,18 +6,19 @@ is the only thing adapted.
 
 from __future__ import annotations
 
-import sys
+import importlib
 import types
+import unittest
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
-import tensorflow.compat.v1 as tf
 import tf_slim.nets
+from tensorflow.python.eager import context
+from tensorflow.python.framework import ops
 
+from converters.parity.tf_slim import building_graphs
 from slimport.nets import resnet_utils, resnet_v1, resnet_v2, vgg
-
-# Halves the time in which TensorFlow builds a graph (see `converters.parity.tf_slim.building_graphs`).
-tf.disable_tensor_equality()
 
 
 def old_signature(generator: Callable[..., Any]) -> Callable[..., Any]:
@@ -40,15 +41,42 @@ def old_signature(generator: Callable[..., Any]) -> Callable[..., Any]:
     return resnet
 
 
-def replace(name: str, module: types.ModuleType, **changed: Any) -> None:
-    """Makes `tf_slim.nets.<name>` a copy of the module with some names changed."""
-    adapter = types.ModuleType(f"tf_slim.nets.{name}")
-    adapter.__dict__.update(module.__dict__, **changed)
-    setattr(tf_slim.nets, name, adapter)
-    sys.modules[adapter.__name__] = adapter
+def changed(module: types.ModuleType, **names: Any) -> types.ModuleType:
+    """A copy of a module with some names changed."""
+    copy = types.ModuleType(module.__name__)
+    copy.__dict__.update(module.__dict__, **names)
+    return copy
 
 
-replace("resnet_utils", resnet_utils)
-replace("resnet_v1", resnet_v1, resnet_v1=old_signature(resnet_v1.resnet_v1))
-replace("resnet_v2", resnet_v2, resnet_v2=old_signature(resnet_v2.resnet_v2))
-replace("vgg", vgg)
+MODULES = {
+    "resnet_utils": resnet_utils,
+    "resnet_v1": changed(resnet_v1, resnet_v1=old_signature(resnet_v1.resnet_v1)),
+    "resnet_v2": changed(resnet_v2, resnet_v2=old_signature(resnet_v2.resnet_v2)),
+    "vgg": vgg,
+}
+
+
+def tests_of(name: str) -> dict[str, unittest.TestCase]:
+    """The tests of one of tf_slim's modules, by class and method, without the one that TensorFlow skips in each."""
+    # `from tf_slim.nets import ...` gives the attribute.
+    with mock.patch.multiple(tf_slim.nets, **MODULES):
+        module = importlib.import_module(f"tf_slim.nets.{name}")
+    loader = unittest.defaultTestLoader
+    return {
+        f"{case.__name__}.{method}": case(method)
+        for case in vars(module).values()
+        if isinstance(case, type) and issubclass(case, unittest.TestCase)
+        for method in loader.getTestCaseNames(case)
+        if method != "test_session"
+    }
+
+
+def run(case: unittest.TestCase) -> list[str]:
+    """Runs a test; what went wrong, or was skipped."""
+    result = unittest.TestResult()
+    with building_graphs(), context.graph_mode():
+        case.run(result)
+        # The next one's graph is smaller without it.
+        ops.reset_default_graph()
+    wrong = [text for _, text in (*result.errors, *result.failures, *result.skipped)]
+    return wrong if result.testsRun == 1 else [*wrong, "it did not run"]

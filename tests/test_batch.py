@@ -12,8 +12,8 @@ import pytest
 from conftest import Run
 
 from converters import InputError, batch, convert, open_checkpoint
-from converters.batch import Unit, convert_all
-from converters.targets.atomic import atomic
+from converters.batch import Job, convert_all
+from converters.files import atomic
 
 Slimport = Callable[..., Run]
 
@@ -68,14 +68,14 @@ def test_what_is_done_is_skipped_until_something_changes(run: Path, tmp_path: Pa
     assert statuses(convert_all(run, out, scope="resnet_v2")) == ["converted"] * 4
 
 
-def test_a_unit_that_a_cluster_runs_twice_is_converted_once(run: Path, tmp_path: Path) -> None:
+def test_a_job_that_a_cluster_runs_twice_is_converted_once(run: Path, tmp_path: Path) -> None:
     (tmp_path / ".slimport").mkdir()
-    unit = Unit(run / "model.ckpt-0", tmp_path / "m.safetensors")
+    job = Job(run / "model.ckpt-0", tmp_path / "m.safetensors")
     times = []
     for made_in in ("first", "first", "second"):
-        outcome = batch.run_unit(unit, True, made_in)
+        outcome = batch.run_job(job, True, made_in)
         assert outcome.status == "converted"
-        times.append(unit.destination.stat().st_mtime_ns)
+        times.append(job.destination.stat().st_mtime_ns)
     assert times[0] == times[1] < times[2]
 
 
@@ -96,9 +96,9 @@ def test_a_failure_is_reported_at_the_end_and_stops_nothing(slimport: Slimport, 
 def test_a_pattern_takes_what_are_checkpoints(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "other")
     out = tmp_path / "out"
-    one = [outcome.unit.source.name for outcome in convert_all(f"{run}/*-1000*", out)]
+    one = [outcome.job.source.name for outcome in convert_all(f"{run}/*-1000*", out)]
     assert one == ["model.ckpt-1000", "model.ckpt-10000"]
-    assert [unit.destination.name for unit in batch._units(f"{tmp_path}/[or]*/", out, ".pth", {})] == [
+    assert [job.destination.name for job in batch._jobs(f"{tmp_path}/[or]*/", out, ".pth", {})] == [
         "other.pth",
         "run.pth",
     ]
@@ -145,22 +145,22 @@ def test_what_does_not_go_together_is_one_line(
     assert message in done.err
 
 
-def killer(unit: Unit, force: bool, made_in: str) -> batch.Outcome:
-    """`run_unit`, except that one unit's process is killed in the middle of its output."""
-    if unit.destination.name.startswith("model.ckpt-900"):
-        with atomic(unit.destination) as temporary:
+def killer(job: Job, force: bool, made_in: str) -> batch.Outcome:
+    """`run_job`, except that one job's process is killed in the middle of its output."""
+    if job.destination.name.startswith("model.ckpt-900"):
+        with atomic(job.destination) as temporary:
             temporary.write_bytes(b"half")
             os.kill(os.getpid(), signal.SIGKILL)
-    return batch.run_unit(unit, force, made_in)
+    return batch.run_job(job, force, made_in)
 
 
-def test_a_process_that_is_killed_takes_no_other_unit_with_it(
+def test_a_process_that_is_killed_takes_no_other_job_with_it(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    monkeypatch.setattr(batch, "run_unit", killer)
+    monkeypatch.setattr(batch, "run_job", killer)
     done = convert_all(run, out, workers=2)
-    assert [outcome.status for outcome in done if outcome.unit.source.name != "model.ckpt-900"] == ["converted"] * 3
+    assert [outcome.status for outcome in done if outcome.job.source.name != "model.ckpt-900"] == ["converted"] * 3
     assert [outcome.message for outcome in done if outcome.status == "failed"] == [
         "its process was killed; is there enough memory?"
     ]
@@ -169,15 +169,15 @@ def test_a_process_that_is_killed_takes_no_other_unit_with_it(
     ]
 
 
-def killed_once(unit: Unit, force: bool, made_in: str) -> batch.Outcome:
-    """`run_unit`, except that the first worker that gets one unit is killed in the middle of its output."""
-    mark = Path(f"{unit.destination.parent}.killed")
-    if unit.source.name == "model.ckpt-2003" and not mark.exists():
+def killed_once(job: Job, force: bool, made_in: str) -> batch.Outcome:
+    """`run_job`, except that the first worker that gets one job is killed in the middle of its output."""
+    mark = Path(f"{job.destination.parent}.killed")
+    if job.source.name == "model.ckpt-2003" and not mark.exists():
         mark.write_text(str(os.getpid()))
-        with atomic(unit.destination) as temporary:
+        with atomic(job.destination) as temporary:
             temporary.write_bytes(b"half")
             os.kill(os.getpid(), signal.SIGKILL)
-    return batch.run_unit(unit, force, made_in)
+    return batch.run_job(job, force, made_in)
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def test_a_cluster_that_loses_a_worker_in_the_middle_loses_nothing(
             shutil.copy(path, run / path.name.replace("small.ckpt", f"model.ckpt-{step}"))
     damage(run, 900)
     out = tmp_path / "out"
-    monkeypatch.setattr(batch, "run_unit", killed_once)
+    monkeypatch.setattr(batch, "run_job", killed_once)
     seen: list[tuple[int, int]] = []
     address = cluster.scheduler_address  # type: ignore[attr-defined]
     done = convert_all(run, out, dask=address, progress=lambda *step: seen.append(step))

@@ -1,4 +1,4 @@
-"""The comparison behind `verify` catches ports that are wrong as people get them wrong, and says where it begins."""
+"""`verify` catches ports and files that are wrong as people get them wrong, and says where the difference begins."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, SMALL, named, pytorch_port, random_images, random_weights
-from wrong_ports import WRONG_PORTS, WrongPort
+from conftest import ROOT, SMALL, TRACE_SIZE, named, pytorch_port, random_images, random_weights
 
 from converters import verify
 from converters.parity import ports
 from converters.parity.compare import Row
 from converters.parity.reference import Reference
-from converters.sources import open_source
+from converters.weights.source import open_source
+from scripts.studies.wrong_files import WRONG_FILES, Files, WrongFile
+from scripts.studies.wrong_ports import WRONG_PORTS, WrongPort
 
 SCOPE = "resnet_v2"
 WEIGHTS = random_weights(SMALL)
@@ -91,3 +92,27 @@ def test_the_page_says_where_each_begins() -> None:
     for wrong in WRONG_PORTS:
         begins = wrong.first_end_point(network, weights, network.name).removeprefix(f"{network.name}/")
         assert page[wrong.name] == f"`{begins}`"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return Files(SMALL, tmp_path_factory.mktemp("files"), TRACE_SIZE)
+
+
+@pytest.mark.parametrize("file", dict.fromkeys(wrong.file for wrong in WRONG_FILES))
+def test_the_right_file_passes(files: Files, file: str) -> None:
+    assert files.verify(file) == ("equal", "")
+
+
+@pytest.mark.parametrize("wrong", WRONG_FILES, ids=lambda wrong: f"{wrong.file}: {wrong.name}")
+def test_a_wrong_file_is_caught(files: Files, wrong: WrongFile) -> None:
+    found, why = files.verify(wrong.file, wrong.change)
+    assert found == wrong.caught
+    assert wrong.words in why
+
+
+def test_another_epsilon_is_caught_where_float32_does_not_show_it(files: Files) -> None:
+    wrong = next(wrong for wrong in WRONG_FILES if (wrong.file, "epsilon" in wrong.name) == ("m.keras", True))
+    found, why = files.verify(wrong.file, wrong.change, dtype="float32")
+    assert found == "different"
+    assert "beyond its limit" not in why

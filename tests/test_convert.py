@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, Run
 from safetensors.torch import load_file
 
 import slimport.pytorch
-from converters import InputError, convert, frameworks, load_pytorch, mapping, verify
+from converters import InputError, convert, frameworks, load_pytorch, mapping, trace, verify
 from converters.checkpoint import open_checkpoint
-from converters.sources import open_source
+from converters.weights.source import open_source
 
-frameworks.import_nets()
+frameworks.require("slimport.nets")
 import tensorflow.compat.v1 as tf
 
 
@@ -87,14 +91,23 @@ def test_a_file_without_metadata_is_not_guessed_at(tmp_path: Path) -> None:
         slimport.pytorch.load(tmp_path / "m.safetensors")
 
 
+@pytest.fixture(scope="module")
+def digits_trace(digits_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("digits_trace") / "digits.npz"
+    trace(digits_checkpoint, path, size=(32, 32), batch=4)
+    return path
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".keras", ".weights.h5"])
-def test_every_target_of_a_trained_checkpoint_is_equal(suffix: str, digits_checkpoint: Path, tmp_path: Path) -> None:
+def test_every_target_of_a_trained_checkpoint_is_equal(
+    suffix: str, digits_checkpoint: Path, digits_trace: Path, tmp_path: Path
+) -> None:
     done = convert(digits_checkpoint, tmp_path / f"m{suffix}")
     assert done.recognition.scope == "digits/resnet_v2"
     assert set(done.recognition.extras) == {"Momentum", "training_state"}
     assert done.recognition.extras["training_state"] == ("global_step",)
     for dtype in ("float64", "float32"):
-        report = verify(digits_checkpoint, tmp_path / f"m{suffix}", dtype=dtype, size=(32, 32), batch=4)
+        report = verify(digits_checkpoint, tmp_path / f"m{suffix}", dtype=dtype, reference=digits_trace)
         assert report.ok, report.first_difference
         assert report.reader == "tensorflow"
         assert len(report.rows) == 25
@@ -168,7 +181,8 @@ def test_a_process_that_is_killed_leaves_nothing_under_the_name(resnet_v2_50_che
     target = tmp_path / "m.safetensors"
     code = """
 import os, signal, sys
-from converters import convert, mapping
+from converters import convert
+from converters import mapping
 layout, calls = mapping.pytorch_array, []
 def killing(name, array):
     calls.append(name)
@@ -183,25 +197,30 @@ convert(*sys.argv[1:])
     assert not target.exists()
 
 
-LIMITED = """
-import resource, sys
-from converters.cli import main
-sys.argv[1:] = ["convert", *sys.argv[1:]]
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-main()
-"""
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Stands in for a full disk: the system refuses the same call."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt2", ".keras", ".weights.h5", ".ckpt"])
-def test_out_of_space_there_is_one_line_and_what_was_there(suffix: str, small_v2: Path, tmp_path: Path) -> None:
+def test_out_of_space_there_is_one_line_and_what_was_there(
+    suffix: str, small_v2: Path, slimport: Callable[..., Run], tmp_path: Path
+) -> None:
     target = tmp_path / f"m{suffix}"
     target.write_text("precious")
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(small_v2), str(target)], capture_output=True, text=True, cwd=ROOT
-    )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.count("\n") == 1
-    assert f"{target}: cannot be written: " in done.stderr
+    with files_of_at_most(20_000):
+        run = slimport("convert", small_v2, target)
+    assert (run.code, run.out) == (2, "")
+    assert run.err.count("\n") == 1
+    assert f"{target}: cannot be written: " in run.err
     assert target.read_text() == "precious"
     assert list(tmp_path.iterdir()) == [target]
 

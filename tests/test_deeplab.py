@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SMALL_NETWORKS, random_images, random_weights
+from conftest import SMALL_NETWORKS, random_images, random_weights, tf_session
 
 from converters import frameworks
 from converters.parity import tf_slim
-from converters.recognize import recognize
+from converters.weights.recognize import recognize
 from slimport import networks
 from slimport.graph import scoped
 
-frameworks.import_nets()
+frameworks.require("slimport.nets")
 import tensorflow.compat.v1 as tf
 import tf_slim as slim
 from tf_slim.nets import resnet_utils, resnet_v1
@@ -96,7 +96,7 @@ def test_features_are_those_of_deeplabs_description(
     weights = random_weights(network)
     images = random_images((2, 65, 50, 3))
     ours = tf_slim.record(network, "net", weights, images, "float64", **arguments)
-    with tf.Graph().as_default(), tf_slim.building_graphs(), tf.Session() as session:
+    with tf.Graph().as_default(), tf_slim.building_graphs(), tf_session() as session:
         inference = slim.arg_scope([slim.batch_norm], is_training=False, fused=False)
         with slim.arg_scope(resnet_v1.resnet_arg_scope()), inference:
             net = features(tf.constant(images, tf.float64), units, root_depths, arguments.get("output_stride"))

@@ -9,18 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SMALL_NETWORKS, SMALL_V1, random_images, random_weights, save_small
+from conftest import SMALL_NETWORKS, SMALL_V1, keras_name, random_images, random_weights, save_small
 
 import slimport.keras
 import slimport.pytorch
-from converters import InputError, convert, frameworks, inspect, models, verify
-from converters.mapping import keras_name, pytorch_name, pytorch_shape
+from converters import InputError, convert, frameworks, inspect, trace, verify
+from converters.formats import models
+from converters.mapping import pytorch_name, pytorch_shape
 from converters.parity import ports, tf_slim
 from converters.parity.compare import compare
-from converters.recognize import recognize
+from converters.weights.recognize import recognize
 from slimport import networks
 
-frameworks.import_nets()
+frameworks.require("slimport.nets")
 import tensorflow.compat.v1 as tf
 
 small = pytest.mark.parametrize("name", SMALL_NETWORKS)
@@ -38,11 +39,12 @@ def test_a_checkpoint_goes_to_both_ports_and_back(name: str, tmp_path: Path) -> 
     assert found is not None
     assert (found.network, found.scope, found.extras) == (network, "a/net", {})
     size = (40, 47) if isinstance(network, networks.ResNet) else None
+    trace(source, tmp_path / "t.npz", size=size)
     for suffix in (".safetensors", ".keras"):
         convert(source, tmp_path / f"m{suffix}")
         # Keras is bit-equal in float64; what it rounds to in float32 is in the tests of ResNet v2.
         for dtype in ("float64", "float32") if suffix == ".safetensors" else ("float64",):
-            report = verify(source, tmp_path / f"m{suffix}", dtype=dtype, size=size)
+            report = verify(source, tmp_path / f"m{suffix}", dtype=dtype, reference=tmp_path / "t.npz")
             assert report.ok, report.first_difference
             assert {row.name for row in report.rows} == set(network.end_points("a/net"))
         convert(tmp_path / f"m{suffix}", tmp_path / "back.ckpt")
@@ -90,7 +92,7 @@ def test_a_network_of_a_name_is_known_by_its_variables_and_its_json(name: str) -
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
 def test_both_ports_have_a_function_of_the_name_and_the_variables_of_the_rule(name: str) -> None:
-    torch = frameworks.import_torch()
+    torch = frameworks.require("torch")
     network = networks.NETWORKS[name]
     with torch.device("meta"):
         model = getattr(slimport.pytorch, name)()

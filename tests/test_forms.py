@@ -21,11 +21,11 @@ from converters import InputError, convert, frameworks, load_pytorch, verify
 from converters.batch import convert_all
 from converters.checkpoint import write_checkpoint
 from converters.cli import cli
-from converters.sources import open_source
-from converters.targets import huggingface
+from converters.formats import huggingface
+from converters.weights.source import open_source
 from slimport import networks, preprocessing
 
-frameworks.import_nets()
+frameworks.require("slimport.nets")
 import tensorflow.compat.v1 as tf
 
 # Names of outputs, and what they are converted with.

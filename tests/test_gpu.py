@@ -16,7 +16,6 @@ from typing import Any
 # For torch.use_deterministic_algorithms; read when CUDA starts.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
-import make_checkpoint
 import pytest
 import torch
 from conftest import ROOT, Run, pytorch_port
@@ -24,6 +23,7 @@ from conftest import ROOT, Run, pytorch_port
 from converters.parity import ports
 from converters.parity.compare import compare
 from converters.parity.tracing import Trace, open_trace, weights_digest
+from scripts import make_checkpoint
 
 DEVICE = os.environ.get("SLIMPORT_DEVICE", "cuda")
 TRACE = ROOT / "tests" / "data" / "resnet_v2_50.npz"
@@ -87,14 +87,16 @@ def test_deterministic_algorithms_give_the_same_bits_every_time(recorded: Trace,
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_keras_is_equal_in_float32(backend: str, recorded: Trace, slimport: Callable[..., Run], tmp_path: Path) -> None:
+def test_keras_is_equal_in_float32(
+    backend: str, recorded: Trace, slimport_process: Callable[..., Run], tmp_path: Path
+) -> None:
     for module in ("keras", "h5py", backend):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed")
     source = tmp_path / "weights.safetensors"
     make_checkpoint.save_without_tensorflow(recorded.network, source)
     options = ("--target", "keras", "--dtype", "float32", "--device", DEVICE, "--json")
-    run = slimport("verify", source, *options, "--reference", TRACE, KERAS_BACKEND=backend)
+    run = slimport_process("verify", source, *options, "--reference", TRACE, KERAS_BACKEND=backend)
     if "sees no CUDA device" in run.err:
         pytest.skip(run.err.strip())
     assert run.code == 0, run

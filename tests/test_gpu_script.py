@@ -1,17 +1,18 @@
-"""scripts/gpu.py, every kind of line of it, on the CPU with a small network."""
+"""scripts/benchmarks/gpu.py, every kind of line of it, on the CPU with a small network."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-import gpu
 import pytest
 import torch
 from conftest import ROOT
 
 from converters.parity.tracing import open_trace
+from scripts.benchmarks import gpu
 
 LEFT_OUT = ("cudnn", "optimize", "channels_last", "deterministic", "Keras")
 
@@ -51,15 +52,19 @@ def test_a_damaged_model_is_different_in_the_table(small_trace: Path) -> None:
 
 
 def test_the_suite_and_the_script_need_none_of_what_a_gpu_machine_may_lack() -> None:
-    code = f"""
+    code = """
 import sys
-for name in ("tensorflow", "tf_keras", "tf_slim", "keras", "crc32c", "rich", "matplotlib", "fsspec", "aiohttp", "PIL"):
+for name in ("tensorflow", "tf_keras", "tf_slim", "keras", "crc32c", "rich", "matplotlib", "jinja2", "fsspec",
+        "aiohttp", "PIL"):
     sys.modules[name] = None
-sys.path[:0] = [{str(ROOT / "scripts")!r}, {str(ROOT / "tests")!r}]
-import conftest, gpu, test_gpu
+import conftest, test_gpu
+from scripts.benchmarks import gpu
 trace = gpu.open_trace(gpu.TRACE)
 weights = gpu.random_variables(trace.network, 0)
 assert gpu.weights_digest(trace.network, weights) == trace.description.weights
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    # As pytest and the repository's root have them.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
     assert (done.returncode, done.stderr) == (0, "")

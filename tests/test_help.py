@@ -20,8 +20,9 @@ from conftest import ROOT, SMALL, Run, save_small
 from PIL import Image
 from server import serve
 
-from converters import convert, zoo
+from converters import convert
 from converters.cli import cli
+from converters.remote import zoo
 
 Slimport = Callable[..., Run]
 COMMAND = [sys.executable, "-c", "from converters.cli import main; main()"]

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from conftest import SMALL_NETWORKS, pytorch_port, random_images, random_weights
 
-from converters import InputError, convert, frameworks, inspect, load_keras, load_pytorch, models, predict, verify
+from converters import InputError, convert, frameworks, load_keras, load_pytorch, predict, trace, verify
+from converters.formats import models
 from converters.parity import ports, tf_slim
 from converters.parity.compare import compare, rel_l2
-from converters.parity.training import Hyperparameters, SlimTraining, compare_steps, random_batches, run_both
+from scripts.studies.training_steps import Hyperparameters, Step, compare_steps, random_batches, run_both
 from slimport import networks
 
-frameworks.import_nets()
+frameworks.require("slimport.nets")
 import slimport.keras
 from slimport.keras.end_points import variables
 
@@ -33,14 +34,11 @@ def inception(num_classes: int | None, **more: Any) -> networks.InceptionV3:
 @pytest.mark.parametrize(
     ("network", "size", "arguments"),
     [
-        (FULL, (299, 299), {}),
-        # scripts/parity_matrix.py runs the others in full size too.
-        (inception(7, depth_multiplier=0.5, aux_kernel_size=(3, 5)), OTHER_SIZE, {}),
+        (inception(7, depth_multiplier=0.25, aux_kernel_size=(3, 5)), OTHER_SIZE, {"spatial_squeeze": False}),
         (inception(None, depth_multiplier=0.25), OTHER_SIZE, {}),
-        (inception(7, depth_multiplier=0.25), (299, 299), {"spatial_squeeze": False}),
         (inception(7, depth_multiplier=0.25, create_aux_logits=False), (331, 310), {"global_pool": True}),
     ],
-    ids=["full", "half, other size", "features", "unsqueezed", "global pool"],
+    ids=["other size, unsqueezed", "features", "global pool"],
 )
 def test_both_ports_are_tf_slims_at_every_end_point(
     network: networks.InceptionV3, size: tuple[int, int], arguments: dict[str, Any]
@@ -59,31 +57,35 @@ def test_both_ports_are_tf_slims_at_every_end_point(
     assert max(row.rel_l2 for row in rows) == 0
 
 
-def test_three_training_steps_are_slims() -> None:
-    network = inception(5, depth_multiplier=0.1, aux_kernel_size=(1, 3))
-    batches = random_batches(network, (139, 203), 4)
-    # Dropout's random numbers are each framework's own. With 60 numbers a channel in the last block, larger steps let
-    # rounding grow beyond the limit.
-    steps = run_both(network, random_weights(network), batches, Hyperparameters(1e-4), dropout_keep_prob=1.0)
-    found = {difference.quantity: difference for difference in compare_steps(steps)}
+# With 60 numbers a channel in the last block, larger steps let rounding grow beyond the limit.
+HYPERPARAMETERS = Hyperparameters(1e-4)
+TRAINED, TRAINED_SIZE = inception(5, depth_multiplier=0.1, aux_kernel_size=(1, 3)), (139, 203)
+# Dropout's random numbers are each framework's own.
+NO_DROPOUT: dict[str, Any] = {"dropout_keep_prob": 1.0}
+
+
+@pytest.fixture(scope="module")
+def slims_and_ours() -> list[tuple[Step, Step]]:
+    """Three training steps of PyTorch and of TF-Slim."""
+    batches = random_batches(TRAINED, TRAINED_SIZE, 4)
+    return list(run_both(TRAINED, random_weights(TRAINED), batches, HYPERPARAMETERS, **NO_DROPOUT))
+
+
+def test_three_training_steps_are_slims(slims_and_ours: list[tuple[Step, Step]]) -> None:
+    found = {difference.quantity: difference for difference in compare_steps(slims_and_ours)}
     assert not [difference for difference in found.values() if not difference.ok]
-    moving = sum("/moving_" in name for name in network.variables())
-    assert found["gradients"].compared == len(network.variables()) - moving
+    moving = sum("/moving_" in name for name in TRAINED.variables())
+    assert found["gradients"].compared == len(TRAINED.variables()) - moving
     assert found["moving_averages"].compared == moving
 
 
-def test_a_training_step_in_keras_is_slims() -> None:
+def test_a_training_step_in_keras_is_slims(slims_and_ours: list[tuple[Step, Step]]) -> None:
     import tensorflow as tf
 
-    network, size = inception(5, depth_multiplier=0.1, aux_kernel_size=(1, 3)), (139, 203)
-    weights = random_weights(network)
-    [(images, labels)] = random_batches(network, size, 4, count=1)
-    arguments: dict[str, Any] = {"dropout_keep_prob": 1.0}
-    without_decay = Hyperparameters(weight_decay=0.0)
-    with SlimTraining(network, "InceptionV3", weights, "float64", without_decay, size=size, **arguments) as slim:
-        truth = slim.step(images, labels)
-    exact = ((name, array.astype(np.float64)) for name, array in weights.items())
-    model = models.keras_port(network, exact, dtype="float64", image_size=size, **arguments)
+    truth = slims_and_ours[0][1]
+    weights = {name: array.astype(np.float64) for name, array in random_weights(TRAINED).items()}
+    [(images, labels)] = random_batches(TRAINED, TRAINED_SIZE, 4, count=1)
+    model = models.keras_port(TRAINED, weights.items(), dtype="float64", image_size=TRAINED_SIZE, **NO_DROPOUT)
     for layer in model.layers:
         if hasattr(layer, "momentum"):
             # TensorFlow rounds 1 - decay to float32, in float64 graphs too.
@@ -96,18 +98,24 @@ def test_a_training_step_in_keras_is_slims() -> None:
             for name in ("Logits", "AuxLogits")
         ]
         loss = losses[0] + 0.4 * losses[1]
-    gradients = tape.gradient(loss, [weight.value for weight in trained.values()])
+    # The model has no regularization, of which slim's has the gradient besides.
+    gradients = {
+        name: gradient.numpy() + name.endswith("/weights") * HYPERPARAMETERS.weight_decay * weights[name]
+        for name, gradient in zip(
+            trained, tape.gradient(loss, [weight.value for weight in trained.values()]), strict=True
+        )
+    }
     averages = {name: np.array(weight) for name, weight in variables(model).items() if not weight.trainable}
     for ours, theirs in (
         ({name: value.numpy() for name, value in end_points.items()}, truth.end_points),
-        (dict(zip(trained, (gradient.numpy() for gradient in gradients), strict=True)), truth.gradients),
+        (gradients, truth.gradients),
         (averages, truth.moving_averages),
     ):
         assert ours.keys() == theirs.keys()
         assert max(rel_l2(ours[name], theirs[name]) for name in ours) < 1e-12
 
 
-def test_the_command_converts_and_verifies_what_tf_slim_wrote(
+def test_what_tf_slim_wrote_is_converted_and_equal_in_both_ports(
     full_size_checkpoint: Callable[[str, str], Path], slimport: Callable[..., Any], tmp_path: Path
 ) -> None:
     checkpoint = full_size_checkpoint("inception_v3", "v2")
@@ -115,27 +123,27 @@ def test_the_command_converts_and_verifies_what_tf_slim_wrote(
     model = {key: found["model"][key] for key in ("name", "scope", "num_classes")}
     assert model == {"name": "inception_v3", "scope": "InceptionV3", "num_classes": 1001}
     assert len(found["variables"]) == 388
-    for suffix in (".safetensors", ".keras", ".ckpt"):
-        convert(checkpoint, tmp_path / f"m{suffix}")
-        inside = inspect(tmp_path / f"m{suffix}").recognition
-        assert inside is not None
-        assert inside.network == FULL
-    run = slimport("verify", checkpoint, tmp_path / "m.safetensors", "--json")
-    report = json.loads(run.out)
-    assert (run.code, report["ok"], len(report["end_points"])) == (0, True, len(FULL.end_points("InceptionV3")))
-    assert report["judge"] == "tf_slim.nets.inception_v3"
-    assert report["worst"]["rel_l2"] < 1e-13
+    assert slimport("convert", checkpoint, tmp_path / "m.safetensors").code == 0
+    # One graph for both.
+    assert slimport("trace", checkpoint, tmp_path / "t.npz").code == 0
+    reference = ("--reference", tmp_path / "t.npz", "--dtype", "float64", "--json")
+    for limit, what in ((1e-13, [tmp_path / "m.safetensors"]), (0, ["--target", "keras"])):
+        run = slimport("verify", checkpoint, *what, *reference)
+        report = json.loads(run.out)
+        assert (run.code, report["ok"], len(report["end_points"])) == (0, True, len(FULL.end_points("InceptionV3")))
+        assert report["judge"] == "tf_slim.nets.inception_v3"
+        assert report["worst"]["rel_l2"] <= limit
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt2", ".onnx", ".keras", ".weights.h5", ".ckpt"])
-def test_every_form_is_verified(suffix: str, inception_checkpoint: Path, tmp_path: Path) -> None:
+def test_every_form_is_verified(suffix: str, inception_checkpoint: Path, inception_trace: Path, tmp_path: Path) -> None:
     network = SMALL_NETWORKS["inception_v3"]
     converted = tmp_path / f"m{suffix}"
     convert(inception_checkpoint, converted)
-    report = verify(inception_checkpoint, converted)
-    assert report.ok, report.first_difference
-    # A program computes what its output needs.
+    # A program computes what its output needs, which is another graph.
     is_program = suffix in (".pt2", ".onnx")
+    report = verify(inception_checkpoint, converted, reference=None if is_program else inception_trace)
+    assert report.ok, report.first_difference
     expected = network.without_auxiliary() if is_program else network
     assert {row.name for row in report.rows} == set(expected.end_points("InceptionV3"))
     assert report.weights_compared == len(expected.variables())
@@ -144,7 +152,7 @@ def test_every_form_is_verified(suffix: str, inception_checkpoint: Path, tmp_pat
 
 
 def takes_maps_that_are_smaller_than_the_last_pool(converted: Path, checkpoint: Path) -> None:
-    torch = frameworks.import_torch()
+    torch = frameworks.require("torch")
     program, model = torch.export.load(converted).module(), load_pytorch(checkpoint)
     for shape in ((1, 3, 299, 299), (3, 3, 225, 301), (2, 3, 310, 139)):
         images = torch.from_numpy(random_images(shape))
@@ -159,8 +167,14 @@ def inception_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_small(path, "v2", SMALL_NETWORKS["inception_v3"], "InceptionV3")
 
 
-def test_a_keras_model_with_the_auxiliary_head_has_two_outputs(inception_checkpoint: Path, tmp_path: Path) -> None:
-    convert(inception_checkpoint, tmp_path / "m.keras")
+@pytest.fixture(scope="module")
+def inception_trace(inception_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("inception_trace") / "small.npz"
+    trace(inception_checkpoint, path)
+    return path
+
+
+def test_a_keras_model_with_the_auxiliary_head_has_two_outputs(inception_checkpoint: Path) -> None:
     model = load_keras(inception_checkpoint)
     images = random_images((2, 299, 299, 3))
     logits, auxiliary = model(images)
@@ -171,7 +185,7 @@ def test_a_keras_model_with_the_auxiliary_head_has_two_outputs(inception_checkpo
 
 
 def test_a_batch_norm_without_gamma_is_folded() -> None:
-    torch = frameworks.import_torch()
+    torch = frameworks.require("torch")
     from slimport.pytorch import fold_batch_norm
 
     network = SMALL_NETWORKS["inception_v3"]

@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import DEPTHS, SMALL, named, random_weights
+from conftest import SMALL, keras_name, random_weights
 
 from converters import mapping
-from slimport.pytorch import build
 
 
-@pytest.mark.parametrize("name", DEPTHS)
-def test_pytorch_parameters_are_named_and_shaped_by_the_rule(name: str) -> None:
-    network = named(name)
-    by_rule = {mapping.pytorch_name(n): mapping.pytorch_shape(n, shape) for n, shape in network.variables().items()}
-    state = {n: tuple(tensor.shape) for n, tensor in build(network).state_dict().items()}
-    assert {n: shape for n, shape in state.items() if not n.endswith("num_batches_tracked")} == by_rule
-
-
-def test_the_example_in_the_design() -> None:
+def test_a_name_in_pytorch_and_in_keras() -> None:
     slim = "block1/unit_1/bottleneck_v2/conv2/BatchNorm/gamma"
     assert mapping.pytorch_name(slim) == "block1.unit_1.bottleneck_v2.conv2.BatchNorm.weight"
-    assert mapping.keras_name(slim) == ("block1__unit_1__bottleneck_v2__conv2__BatchNorm", "gamma")
+    assert mapping.slim_name("block1__unit_1__bottleneck_v2__conv2__BatchNorm", "gamma") == slim
 
 
 def test_names_come_back() -> None:
     names = list(SMALL.variables())
     pytorch = [mapping.pytorch_name(name) for name in names]
     assert [mapping.slim_names(pytorch)[name] for name in pytorch] == names
-    assert [mapping.slim_name(*mapping.keras_name(name)) for name in names] == names
+    assert [mapping.slim_name(*keras_name(name)) for name in names] == names
 
 
 def test_layouts_come_back() -> None:

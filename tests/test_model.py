@@ -21,7 +21,7 @@ from converters import convert, frameworks, mapping, verify
 from slimport import networks
 from slimport.pytorch import Network
 
-frameworks.import_nets()
+frameworks.require("slimport.nets")
 import tensorflow.compat.v1 as tf
 
 UNIT = "block2/unit_1/bottleneck_v2"

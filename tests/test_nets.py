@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import ast
 import inspect
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
-import make_checkpoint
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, random_images
+from conftest import ROOT, random_images, tf_session
 
 from converters import frameworks
 from converters.parity.tf_slim import building_graphs
+from scripts import make_checkpoint
 
-frameworks.import_nets()
+frameworks.require("slimport.nets")
+import slim_adapter
 import tensorflow.compat.v1 as tf
 import tf_slim as slim
 
 from slimport.nets import inception_v3, resnet, resnet_utils, resnet_v1, resnet_v1_beta, resnet_v2, vgg
 
-# How many tests tf_slim has of each module, beside those that it skips.
-TF_SLIMS_TESTS = {"resnet_v1_test": 15, "resnet_v2_test": 15, "vgg_test": 21}
-# tf_slim's own code for each family. The deeper ResNets v1 differ from it and each other by the blocks of v2 alone.
-NAMES = ("resnet_v1_50", "resnet_v2_50", "resnet_v2_101", "resnet_v2_152", "resnet_v2_200")
+# How many tests tf_slim has of each module.
+COUNTS = {"resnet_v1_test": 15, "resnet_v2_test": 15, "vgg_test": 21}
+TF_SLIMS_TESTS = {module: slim_adapter.tests_of(module) for module in COUNTS}
+# The deeper ones are these with other blocks.
+NAMES = ("resnet_v1_50", "resnet_v2_50")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -54,17 +53,15 @@ def test_the_judge_imports_nothing_that_it_judges() -> None:
             }, path
 
 
-def test_tf_slims_own_tests_pass() -> None:
-    tests = [f"tf_slim.nets.{module}" for module in TF_SLIMS_TESTS]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "slim_adapter", "-p", "no:cacheprovider", "--pyargs", *tests],
-        capture_output=True,
-        text=True,
-        cwd=ROOT / "tests",
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-    assert f"{sum(TF_SLIMS_TESTS.values())} passed" in done.stdout, done.stdout[-3000:]
+def test_tf_slims_own_tests_are_all_here() -> None:
+    assert {module: len(tests) for module, tests in TF_SLIMS_TESTS.items()} == COUNTS
+
+
+@pytest.mark.parametrize(
+    ("module", "test"), [(module, name) for module, tests in TF_SLIMS_TESTS.items() for name in tests]
+)
+def test_tf_slims_own_test_passes(module: str, test: str) -> None:
+    assert slim_adapter.run(TF_SLIMS_TESTS[module][test]) == []
 
 
 def tf_slims_and_ours(name: str) -> tuple[Any, Any]:
@@ -78,7 +75,7 @@ def test_variables_end_points_and_outputs_are_tf_slims(name: str) -> None:
     theirs, ours = tf_slims_and_ours(name)
     images = random_images((2, 65, 50, 3))
     runs = []
-    with tf.Graph().as_default(), tf.Session() as session:
+    with tf.Graph().as_default(), tf_session() as session:
         inputs = tf.constant(images)
         for module, more in ((theirs, {}), (ours, {"spatial_squeeze": False})):
             before = len(tf.global_variables())
@@ -109,6 +106,21 @@ def test_variables_end_points_and_outputs_are_tf_slims(name: str) -> None:
 def described(variables: list[Any]) -> list[tuple[str, list[int], str]]:
     """Names in the network, shapes and dtypes."""
     return [(v.op.name.split("/net/")[1], v.shape.as_list(), v.dtype.name) for v in variables]
+
+
+@pytest.mark.parametrize("depth", [50, 101, 152, 200])
+@pytest.mark.parametrize("family", ["resnet_v1", "resnet_v2"])
+def test_every_depth_has_tf_slims_blocks(family: str, depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, built = f"{family}_{depth}", []
+    for module in tf_slims_and_ours(name):
+        monkeypatch.setattr(module, family, lambda _, blocks, *more, **named: built.append((blocks, more, named)))
+        getattr(module, name)(None, 1001, is_training=False, global_pool=False, output_stride=8)
+    theirs, ours = ([(block.scope, [*map(dict, block.args)]) for block in blocks] for blocks, *_ in built)
+    assert ours == theirs
+    bottleneck = tf_slims_and_ours(name)[1].bottleneck
+    assert {block.unit_fn for block in built[1][0]} == {bottleneck}
+    for _, more, arguments in built:
+        assert {1001, False, 8, name} <= {*more, *arguments.values()}
 
 
 @pytest.mark.parametrize("family", ["resnet_v1", "resnet_v2"])
@@ -176,7 +188,7 @@ def test_no_classes_may_be_written_as_0_in_every_framework() -> None:
 
 def test_v1s_bounded_activations_are_bounded() -> None:
     images = 100 * random_images((1, 8, 8, 4))
-    with tf.Graph().as_default(), tf.Session() as session, slim.arg_scope(resnet_v1.resnet_arg_scope()):
+    with tf.Graph().as_default(), tf_session() as session, slim.arg_scope(resnet_v1.resnet_arg_scope()):
         with slim.arg_scope([slim.batch_norm], is_training=False):
             net = resnet_v1.bottleneck(tf.constant(images), 8, 2, 1, use_bounded_activations=True)
             free = resnet_v1.bottleneck(tf.constant(images), 8, 2, 1)
@@ -199,7 +211,7 @@ def test_v1_collects_block_outputs_before_they_are_subsampled() -> None:
 
 def test_vgg_is_tf_slims() -> None:
     theirs, ours = tf_slims_and_ours("vgg_16")
-    with tf.Graph().as_default(), tf.Session() as session:
+    with tf.Graph().as_default(), tf_session() as session:
         images = tf.constant(random_images((1, 224, 224, 3)))
         runs = []
         for module in (theirs, ours):
@@ -350,7 +362,7 @@ def inceptions() -> dict[str, dict[str, Any]]:
         "features": (ours, {"num_classes": None}),
         "global features": (ours, {"num_classes": 0, "global_pool": True}),
     }
-    with tf.Graph().as_default(), tf.Session() as session:
+    with tf.Graph().as_default(), tf_session() as session:
         images = tf.constant(random_images((2, *INCEPTION_SIZE, 3)))
         end_points = {}
         for name, (network, more) in variants.items():
@@ -401,7 +413,7 @@ def test_inception_v3_without_classes_returns_the_pooled_features(
 
 
 def test_inception_v3_finds_the_pooled_features_behind_dropout() -> None:
-    with tf.Graph().as_default(), tf.Session() as session:
+    with tf.Graph().as_default(), tf_session() as session:
         images = tf.constant(random_images((1, *INCEPTION_SIZE, 3)))
         _, end_points = inception_v3.inception_v3(images, 7, dropout_keep_prob=0.5, depth_multiplier=0.1)
         session.run(tf.global_variables_initializer())
@@ -429,5 +441,5 @@ def test_inception_v3s_arg_scope_has_weight_decay_and_the_settings_of_batch_norm
     settings = scope[slim.arg_scope_func_key(slim.conv2d)]
     assert settings["normalizer_params"]["decay"] == 0.9
     assert settings["normalizer_params"]["epsilon"] == 1e-5
-    with tf.Graph().as_default(), tf.Session() as session:
+    with tf.Graph().as_default(), tf_session() as session:
         assert session.run(settings["weights_regularizer"](tf.constant([2.0]))) == 1

@@ -8,10 +8,10 @@ import sys
 from itertools import combinations, product
 from typing import Any
 
-import parity_matrix
 import pytest
 from conftest import DEPTHS, ROOT
 
+from scripts.studies import parity_matrix
 from slimport import networks
 
 # What docs/parity.md says: a map that is not pooled cannot be squeezed, and the densest large maps are left out.
@@ -35,7 +35,7 @@ def test_any_two_settings_that_can_stand_together_do(names: tuple[str, ...], apa
 
 def test_its_first_row_is_equal_for_every_port() -> None:
     done = subprocess.run(
-        [sys.executable, "scripts/parity_matrix.py", "--rows", "1"],
+        [sys.executable, "-m", "scripts.studies.parity_matrix", "--rows", "1"],
         capture_output=True,
         text=True,
         cwd=ROOT,

@@ -21,9 +21,10 @@ from slimport import preprocessing
 from slimport.graph import scoped
 from slimport.labels import imagenet_labels, imagenet_synsets, read_labels
 
-frameworks.import_nets()
+frameworks.require("slimport.nets")
 import tensorflow.compat.v1 as tf
-import train_digits
+
+from scripts.studies import train_digits
 
 Slimport = Callable[..., Run]
 PHOTOS = [

@@ -19,7 +19,7 @@ from converters import frameworks
 from slimport import preprocessing
 from slimport.pytorch.preprocessing import Inception, Vgg, resize_bilinear
 
-frameworks.import_nets()
+frameworks.require("slimport.nets")
 import tensorflow.compat.v1 as tf
 
 PHOTOS = {

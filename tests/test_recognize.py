@@ -8,7 +8,7 @@ import pytest
 from conftest import DEPTHS, SMALL, named
 
 from converters import InputError
-from converters.recognize import UnknownNetworkError, recognize
+from converters.weights.recognize import UnknownNetworkError, recognize
 from slimport import networks
 from slimport.graph import Shape, scoped
 
@@ -73,7 +73,7 @@ def test_a_fully_connected_layers_weights_stand_for_those_of_a_1x1_convolution()
     found = recognize(shapes, "file")
     assert (found.complete, found.network, found.reshaped) == (True, SMALL, {"net/logits/weights": (32, 7)})
     found = recognize({**shapes, "net/logits/weights": (16, 7)}, "file")
-    assert found.misshapen == {"net/logits/weights": (1, 1, 32, 7)}
+    assert found.mismatched == {"net/logits/weights": (1, 1, 32, 7)}
 
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
@@ -108,7 +108,7 @@ def test_a_unit_that_is_missing_between_others_is_named() -> None:
 
 def test_a_wrong_shape_is_named() -> None:
     shapes = {**under("net", SMALL), "net/postnorm/gamma": (3,)}
-    assert recognize(shapes, "file").misshapen == {"net/postnorm/gamma": (32,)}
+    assert recognize(shapes, "file").mismatched == {"net/postnorm/gamma": (32,)}
 
 
 def test_several_networks_are_listed_and_one_can_be_chosen() -> None:
@@ -138,7 +138,7 @@ def test_a_layer_in_the_midst_of_the_network_makes_it_another_one(name: str) -> 
     found = recognize({**under("net", SMALL), f"net/{name}": (4,)}, "file")
     assert found.unexpected == (f"net/{name}",)
     assert not found.complete
-    assert list(found.problems()) == [f"net/{name} is in the midst of it, and a resnet_v2 has none"]
+    assert list(found.problems()) == [f"net/{name} is unexpected: a resnet_v2 does not have it"]
 
 
 def test_another_network_is_said_to_be_unknown() -> None:

@@ -15,7 +15,9 @@ import pytest
 from conftest import Run, save_small
 from server import Server, serve
 
-from converters import InputError, convert, open_checkpoint, remote, zoo
+from converters import InputError, convert, open_checkpoint, remote
+from converters.remote import server as remote_server
+from converters.remote import transfer, zoo
 from slimport import networks
 
 Slimport = Callable[..., Run]
@@ -28,8 +30,8 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(remote, "_BLOCK", BLOCK)
-    monkeypatch.setattr(remote, "_PAUSE_S", 0)
+    monkeypatch.setattr(remote_server, "BLOCK", BLOCK)
+    monkeypatch.setattr(transfer, "_PAUSE_S", 0)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with serve() as served:
         yield served
@@ -57,7 +59,7 @@ def test_a_cut_transfer_goes_on_where_it_was_cut(server: Server, tmp_path: Path)
     server.files["/m.ckpt"], server.etags["/m.ckpt"] = CONTENT, '"1"'
     # Whole, cut in the middle, cut before the first byte, whole, cut by one byte.
     server.cuts = [BLOCK, 1000, 0, BLOCK, BLOCK - 1]
-    assert remote.local(f"{server.url}/m.ckpt", cache=tmp_path).read_bytes() == CONTENT
+    assert remote.local_path(f"{server.url}/m.ckpt", cache=tmp_path).read_bytes() == CONTENT
     assert server.bodies("/m.ckpt") == [0, BLOCK, BLOCK, BLOCK, 2 * BLOCK, 2 * BLOCK, 3 * BLOCK, 4 * BLOCK]
 
 
@@ -67,7 +69,7 @@ def test_a_transfer_that_was_given_up_goes_on_in_the_next_run(server: Server, tm
     with pytest.raises(InputError, match=rf"cut off after {2 * BLOCK} of 300000 bytes: .*; run it again to go on"):
         remote.fetch(f"{server.url}/m.ckpt", cache=tmp_path)
     server.cuts, server.log = [], []
-    assert remote.local(f"{server.url}/m.ckpt", cache=tmp_path).read_bytes() == CONTENT
+    assert remote.local_path(f"{server.url}/m.ckpt", cache=tmp_path).read_bytes() == CONTENT
     assert server.bodies("/m.ckpt")[0] == 2 * BLOCK
 
 
@@ -79,7 +81,7 @@ def test_a_file_that_changed_meanwhile_is_not_glued(server: Server, tmp_path: Pa
     with pytest.raises(InputError, match="cut off"):
         remote.fetch(f"{server.url}/m.ckpt", cache=tmp_path)
     server.files["/m.ckpt"], server.etags["/m.ckpt"], server.cuts = other, '"2"', []
-    assert remote.local(f"{server.url}/m.ckpt", cache=tmp_path).read_bytes() == other
+    assert remote.local_path(f"{server.url}/m.ckpt", cache=tmp_path).read_bytes() == other
 
 
 def test_a_file_that_changes_between_two_ranges_is_fetched_anew(server: Server, tmp_path: Path) -> None:
@@ -89,7 +91,7 @@ def test_a_file_that_changes_between_two_ranges_is_fetched_anew(server: Server, 
         server.files["/m.ckpt"], server.etags["/m.ckpt"] = OTHER, '"2"'
 
     server.after_body = [None, change]
-    assert remote.local(f"{server.url}/m.ckpt", cache=tmp_path).read_bytes() == OTHER
+    assert remote.local_path(f"{server.url}/m.ckpt", cache=tmp_path).read_bytes() == OTHER
 
 
 def test_without_an_etag_a_transfer_of_an_earlier_run_is_not_trusted(server: Server, tmp_path: Path) -> None:
@@ -98,14 +100,14 @@ def test_without_an_etag_a_transfer_of_an_earlier_run_is_not_trusted(server: Ser
     with pytest.raises(InputError, match="run it again later"):
         remote.fetch(f"{server.url}/m.ckpt", cache=tmp_path)
     server.files["/m.ckpt"], server.cuts = OTHER, []
-    assert remote.local(f"{server.url}/m.ckpt", cache=tmp_path).read_bytes() == OTHER
+    assert remote.local_path(f"{server.url}/m.ckpt", cache=tmp_path).read_bytes() == OTHER
 
 
 @pytest.mark.parametrize("cuts", [[], [BLOCK, 70_000, 100]])
 def test_a_server_without_ranges_sends_the_whole(server: Server, tmp_path: Path, cuts: list[int]) -> None:
     server.files["/m.ckpt"], server.etags["/m.ckpt"], server.ranges = CONTENT, '"1"', False
     server.cuts = cuts
-    assert remote.local(f"{server.url}/m.ckpt", cache=tmp_path).read_bytes() == CONTENT
+    assert remote.local_path(f"{server.url}/m.ckpt", cache=tmp_path).read_bytes() == CONTENT
 
 
 def test_a_newer_file_replaces_the_cached_and_an_unreachable_server_does_not(
@@ -116,8 +118,8 @@ def test_a_newer_file_replaces_the_cached_and_an_unreachable_server_does_not(
         url = f"{server.url}/m.ckpt"
         for content, etag in ((CONTENT, '"1"'), (OTHER, '"2"')):
             server.files["/m.ckpt"], server.etags["/m.ckpt"] = content, etag
-            assert remote.local(url, cache=tmp_path).read_bytes() == content
-    assert remote.local(url, cache=tmp_path).read_bytes() == OTHER
+            assert remote.local_path(url, cache=tmp_path).read_bytes() == content
+    assert remote.local_path(url, cache=tmp_path).read_bytes() == OTHER
     with pytest.raises(InputError, match="cannot be reached"):
         remote.fetch(url.replace("m.ckpt", "n.ckpt"), cache=tmp_path)
 
@@ -131,7 +133,7 @@ def test_a_wrong_digest_leaves_nothing(server: Server, tmp_path: Path) -> None:
 
 def test_a_damaged_copy_in_the_cache_does_not_pass_for_its_digest(server: Server, tmp_path: Path) -> None:
     server.files["/m.ckpt"], server.etags["/m.ckpt"] = CONTENT, '"1"'
-    path = remote.local(f"{server.url}/m.ckpt", cache=tmp_path)
+    path = remote.local_path(f"{server.url}/m.ckpt", cache=tmp_path)
     path.write_bytes(OTHER)
     with pytest.raises(InputError, match=r"remove .* to fetch it again"):
         remote.fetch(f"{server.url}/m.ckpt", sha256=DIGEST, cache=tmp_path)
@@ -161,7 +163,7 @@ def test_what_cannot_be_fetched_says_why(url: str, message: str, tmp_path: Path)
 
 def test_any_protocol_of_fsspec_is_fetched(tmp_path: Path) -> None:
     fsspec.filesystem("memory").pipe("/bucket/m.ckpt", CONTENT)
-    assert remote.local("memory://bucket/m.ckpt", sha256=DIGEST, cache=tmp_path).read_bytes() == CONTENT
+    assert remote.local_path("memory://bucket/m.ckpt", sha256=DIGEST, cache=tmp_path).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("suffix", ["", ".index", ".data-00000-of-00001", ".meta"])
@@ -172,7 +174,7 @@ def test_a_v2_checkpoint_brings_its_shards(server: Server, small_v2: Path, suffi
     url = f"{server.url}/a%20run/small.ckpt{suffix}"
     with pytest.raises(InputError, match="several files, which have no one digest"):
         remote.fetch(url, cache=tmp_path, sha256=DIGEST)
-    path = remote.local(url, cache=tmp_path)
+    path = remote.local_path(url, cache=tmp_path)
     with open_checkpoint(path) as fetched, open_checkpoint(small_v2) as original:
         assert {name: array.tobytes() for name, array in fetched.items()} == {
             name: array.tobytes() for name, array in original.items()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,8 +17,9 @@ from conftest import Run
 from PIL import Image
 
 from converters import InputError, convert, verify
-from converters.parity import plot
-from converters.parity.compare import Report, Row
+from converters.display import page, plot
+from converters.display.report import check_outputs
+from converters.parity import Comparison, Report, Row
 
 FIRST = "resnet_v2/block2/unit_1/bottleneck_v2/conv2"
 
@@ -37,10 +37,11 @@ class Elements(HTMLParser):
 
 
 def test_the_page_holds_everything_and_loads_nothing(small_v2: Path, small_trace: Path, tmp_path: Path) -> None:
-    converted, page = tmp_path / "a <b> & 'c'.pth", tmp_path / "report.html"
+    converted, path = tmp_path / "a <b> & 'c'.pth", tmp_path / "report.html"
     convert(small_v2, converted)
-    report = verify(small_v2, converted, reference=small_trace, page=page, command="slimport verify <x> & y")
-    text = page.read_text()
+    report = verify(small_v2, converted, reference=small_trace)
+    page.write(report, path, "slimport verify <x> & y")
+    text = path.read_text()
     elements = Elements(text).found
     sources = [value for _, attributes in elements for name, value in attributes.items() if name in ("src", "href")]
     assert [source for source in sources if not (source or "").startswith("data:image/png;base64,")] == []
@@ -50,8 +51,8 @@ def test_the_page_holds_everything_and_loads_nothing(small_v2: Path, small_trace
     plain = unescape(re.sub(r"<[^>]*>", "", text))
     assert str(converted) in plain
     assert "slimport verify <x> & y" in plain
-    for path in (converted, small_trace, Path(f"{small_v2}.index")):
-        assert f"{path.name}: SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}" in plain
+    for file in (converted, small_trace, Path(f"{small_v2}.index")):
+        assert f"{file.name}: SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()}" in plain
     assert f"torch {torch.__version__}" in plain
     assert f"judge{report.judge}" in plain
     assert sum(tag == "tr" for tag, _ in elements) == 1 + len(report.rows)
@@ -60,23 +61,21 @@ def test_the_page_holds_everything_and_loads_nothing(small_v2: Path, small_trace
         assert f"{row.rel_l2:.2e}" in plain or row.rel_l2 == 0
 
 
-def test_with_a_plot_both_dtypes_are_measured_and_count(small_v2: Path, small_trace: Path, tmp_path: Path) -> None:
-    reports = {
-        dtype: verify(small_v2, dtype=dtype, reference=small_trace, plot=tmp_path / "a.png")
-        for dtype in ("float64", "float32")
-    }
-    for dtype, report in reports.items():
-        assert report.other is not None
-        assert replace(report, other=None) == verify(small_v2, dtype=dtype, reference=small_trace)
-        assert list(report.by_dtype) == ["float64", "float32"]
-        assert report.to_json()["other"]["dtype"] == report.other.dtype != dtype
-    assert reports["float64"].other == replace(reports["float32"], other=None)
-    beyond = replace(reports["float32"].rows[3], rel_l2=1.0)
-    other = replace(reports["float32"], other=None, rows=(beyond,))
-    mixed = replace(reports["float64"], other=other)
-    assert mixed.equal
+def test_both_dtypes_are_measured_where_that_is_asked_for_and_count(
+    small_v2: Path, small_trace: Path, tmp_path: Path
+) -> None:
+    report = verify(small_v2, both_dtypes=True, reference=small_trace)
+    assert list(report.by_dtype) == ["float64", "float32"]
+    for dtype in report.by_dtype:
+        alone = verify(small_v2, dtype=dtype, reference=small_trace)
+        assert replace(report, dtype=dtype, by_dtype={dtype: report.by_dtype[dtype]}) == alone
+        assert report.to_json()["by_dtype"][dtype]["end_points"] == alone.to_json()["end_points"]
+    beyond = replace(report.by_dtype["float32"].rows[3], rel_l2=1.0)
+    mixed = replace(report, by_dtype={**report.by_dtype, "float32": Comparison((beyond,))})
+    assert mixed.equal("float64")
     assert not mixed.ok
     assert mixed.first_difference == beyond.name
+    plot.write(report, tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:
         assert image.width >= 1000
 
@@ -101,30 +100,35 @@ def test_a_failing_verify_writes_both_and_exits_with_1(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("outputs", "message"),
     [
         ({"plot": "no/such/a.png"}, "does not exist; make it first"),
         ({"page": "folder.html"}, "is a folder"),
         ({"plot": "a.jpg"}, r"the name must end in \.png or \.svg or \.pdf"),
         ({"page": "a.txt"}, r"the name must end in \.html or \.htm"),
-        ({"plot": "t.png", "reference": "t.png"}, "is what is compared; write to another file"),
+        ({"plot": "t.npz.png"}, "is what is compared; write to another file"),
     ],
 )
 def test_where_nothing_can_be_written_nothing_is_computed(
-    arguments: dict[str, str], message: str, tmp_path: Path
+    outputs: dict[str, str], message: str, tmp_path: Path
 ) -> None:
     (tmp_path / "folder.html").mkdir()
-    before = sorted(tmp_path.iterdir())
+    paths = {name: tmp_path / path for name, path in outputs.items()}
     with pytest.raises(InputError, match=message):
-        # The source is missing, which would be said next.
-        verify(tmp_path / "missing.ckpt", **{name: tmp_path / value for name, value in arguments.items()})
-    assert sorted(tmp_path.iterdir()) == before
+        check_outputs(paths.get("plot"), paths.get("page"), (tmp_path / "a.ckpt", None, tmp_path / "t.npz.png"))
+
+
+def test_the_command_checks_its_outputs_first(slimport: Callable[..., Run], tmp_path: Path) -> None:
+    # The source is missing, which would be said next.
+    run = slimport("verify", tmp_path / "missing.ckpt", "--plot", "a.jpg")
+    assert (run.code, run.out) == (2, "")
+    assert "the name must end in .png or .svg or .pdf" in run.err
 
 
 def report_of(errors: list[float], dtype: str = "float64") -> Report:
     names = ["n/conv1", *(f"n/block1/unit_{i}/conv" for i in range(1, len(errors) - 1)), "predictions"]
     rows = tuple(Row(name, (1,), error, error, 1e-12) for name, error in zip(names, errors, strict=True))
-    return Report("n", "pytorch", dtype, "cpu", "j", "b", "r", (1, 1, 1, 1), rows)
+    return Report("n", "pytorch", dtype, "cpu", "j", "b", "r", (1, 1, 1, 1), {dtype: Comparison(rows)})
 
 
 def test_the_plot_shows_zero_and_what_is_endless_at_places_of_their_own() -> None:
@@ -143,8 +147,3 @@ def test_a_bit_equal_port_has_a_plot() -> None:
     (axes,) = plot.draw(report_of([0.0] * 5)).axes
     assert "0" in [label.get_text() for label in axes.get_yticklabels()]
     assert not [line for line in axes.lines if line.get_label() == "beyond its limit"]
-
-
-def test_the_json_of_both_is_json(small_v2: Path, small_trace: Path, tmp_path: Path) -> None:
-    report = verify(small_v2, reference=small_trace, plot=tmp_path / "a.svg")
-    assert json.loads(json.dumps(report.to_json(), allow_nan=False))["other"]["dtype"] == "float32"

@@ -20,9 +20,9 @@ from converters.checkpoint import write_checkpoint
 from converters.cli import cli
 from converters.parity import tf_slim
 from converters.parity.compare import rel_l2
-from converters.sources import open_source
+from converters.weights.source import open_source
 
-frameworks.import_nets()
+frameworks.require("slimport.nets")
 import tensorflow.compat.v1 as tf
 
 SIZE = (33, 40)
@@ -94,7 +94,7 @@ def test_more_bits_lose_nothing_and_the_same_bits_are_left_alone(small_v2: Path,
 
 def test_a_number_that_is_too_large_is_refused_with_its_variable(tmp_path: Path) -> None:
     save(tmp_path / "c", biases=(65504, 65520, -1e6))
-    with pytest.raises(InputError, match=r"2 of the 7 numbers of net/logits/biases are too large for float16"):
+    with pytest.raises(InputError, match=r"2 of the 7 values of net/logits/biases are too large for float16"):
         convert(tmp_path / "c", tmp_path / "m.safetensors", dtype="float16")
     assert not (tmp_path / "m.safetensors").exists()
     convert(tmp_path / "c", tmp_path / "m.safetensors", dtype="bfloat16")

@@ -10,15 +10,15 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-import make_checkpoint
 import numpy as np
 import pytest
-from conftest import SMALL_NETWORKS, TRACE_SIZE, random_images
+from conftest import SMALL_NETWORKS, TRACE_SIZE, random_images, tf_session
 
 from converters import frameworks
 from converters.parity.tf_slim import building_graphs
+from scripts import make_checkpoint
 
-frameworks.import_nets()
+frameworks.require("slimport.nets")
 import tensorflow.compat.v1 as tf
 import tf_slim as slim
 from tf_slim.nets import inception_v3
@@ -28,7 +28,7 @@ from slimport.nets import interpreter
 
 WEIGHT_DECAY = 1e-3
 # One thread, so that sums of gradients have one order.
-CONFIG = tf.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
+ONE_THREAD = {"intra_op_parallelism_threads": 1, "inter_op_parallelism_threads": 1}
 Build = Callable[..., tuple[Any, dict[str, Any]]]
 
 
@@ -63,7 +63,6 @@ def inception(create_aux_logits: bool) -> Case:
 # Dropout keeps everything: two dropouts of one graph never drop alike.
 CASES: dict[str, Callable[[], Case]] = {
     "resnet_v1": partial(by_hand, "resnet_v1"),
-    "resnet_v1_dense": partial(by_hand, "resnet_v1", output_stride=4, global_pool=False, spatial_squeeze=False),
     "resnet_v2": partial(by_hand, "resnet_v2"),
     "resnet_v2_dense": partial(by_hand, "resnet_v2", output_stride=4, global_pool=False, spatial_squeeze=False),
     "resnet_v1_beta": partial(by_hand, "resnet_v1_beta", output_stride=4, multi_grid=(1, 2, 3)),
@@ -108,7 +107,7 @@ class Pair:
 @pytest.fixture(scope="module", params=list(CASES))
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     case = CASES[request.param]()
-    with tf.Graph().as_default(), building_graphs(), tf.Session(config=CONFIG) as session:
+    with tf.Graph().as_default(), building_graphs(), tf_session(**ONE_THREAD) as session:
         images = tf.constant(random_images((3, *case.image_size, case.network.in_channels)))
         judge = side("judge", case.judge, case.judges_arg_scope, images)
         ours = partial(interpreter.build, case.network, **case.arguments)
@@ -241,7 +240,7 @@ def test_updates_of_the_moving_averages_are_the_judges_bit_for_bit(pair: Pair) -
 def test_dropout_drops_in_training_alone(is_training: bool) -> None:
     recorded = graph.record(lambda images: graph.dropout(images, 0.25, scope="dropout"), in_channels=3)
     images = 1 + random_images((4, 31, 32, 3)) / 2
-    with tf.Graph().as_default(), tf.Session() as session:
+    with tf.Graph().as_default(), tf_session() as session:
         net, _ = interpreter.run(recorded, tf.constant(images), "net", is_training=is_training)
         value = session.run(net)
     kept = value != 0
@@ -251,7 +250,7 @@ def test_dropout_drops_in_training_alone(is_training: bool) -> None:
 
 def test_is_training_may_be_a_tensor() -> None:
     network = SMALL_NETWORKS["resnet_v1"]
-    with tf.Graph().as_default(), building_graphs(), tf.Session(config=CONFIG) as session:
+    with tf.Graph().as_default(), building_graphs(), tf_session(**ONE_THREAD) as session:
         images = tf.constant(random_images((2, *TRACE_SIZE, 3)))
         is_training = tf.placeholder(tf.bool, ())
         nets = {}
@@ -299,7 +298,7 @@ def test_a_float64_graph_is_float64_throughout() -> None:
 
 def test_a_flattened_map_of_another_size_is_refused() -> None:
     recorded = graph.record(lambda images: graph.flatten(images, (2, 3), scope="flatten"), in_channels=3)
-    with tf.Graph().as_default(), tf.Session() as session:
+    with tf.Graph().as_default(), tf_session() as session:
         images = tf.placeholder(tf.float32, (None, None, None, 3))
         net, _ = interpreter.run(recorded, images, "net")
         assert session.run(net, {images: np.zeros((5, 2, 3, 3))}).shape == (5, 18)

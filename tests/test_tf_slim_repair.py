@@ -18,11 +18,11 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from conftest import random_images
+from conftest import random_images, tf_session
 
 from converters import frameworks
 
-frameworks.import_nets()
+frameworks.require("slimport.nets")
 import tensorflow.compat.v1 as tf
 import tf_slim as slim
 from tensorflow.python.eager import context
@@ -505,7 +505,7 @@ def run(case: Case, function: Any, *, trains: bool = False) -> None:
       function: the function.
       trains: whether there is a gradient for every variable, which is then run, too.
     """
-    with tf.Graph().as_default(), tf.Session().as_default() as session:
+    with tf.Graph().as_default(), tf_session().as_default() as session:
         tf.set_random_seed(0)
         values, expected = case(function)
         tensors = [value for value in tf.nest.flatten(values) if tf.is_tensor(value)]
@@ -816,7 +816,7 @@ def test_what_exists_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.xfail(raises=IndexError, strict=True, reason="tf_slim indexes an array by a list of slices")
 def test_a_variable_in_partitions_is_assigned_from_a_checkpoint(tmp_path: Path) -> None:
-    with tf.Graph().as_default(), tf.Session() as session:
+    with tf.Graph().as_default(), tf_session() as session:
         slim.model_variable("net", (4,), partitioner=tf.fixed_size_partitioner(2))
         session.run(tf.global_variables_initializer())
         path = tf.train.Saver().save(session, str(tmp_path / "net"))

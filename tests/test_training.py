@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ import torch
 from conftest import SMALL, SMALL_NETWORKS, named, pytorch_port, random_images, random_weights
 from scipy import stats
 
-from converters import frameworks, models
+from converters import frameworks
+from converters.formats import models
 from converters.parity.compare import rel_l2
 from converters.parity.tf_slim import building_graphs
-from converters.parity.training import (
+from scripts.studies.training_steps import (
     Hyperparameters,
     PyTorchTraining,
     SlimTraining,
@@ -36,6 +38,18 @@ def biases_before_batch_norm(network: networks.Network) -> tuple[str, ...]:
     return tuple(sorted(n for n in network.variables() if n.endswith("/biases") and not n.startswith("logits/")))
 
 
+@pytest.fixture(scope="module")
+def three_steps() -> Callable[..., list[tuple[Step, Step]]]:
+    """Three steps of PyTorch and of TF-Slim on the small network, which tests of the same steps share."""
+
+    @cache
+    def steps(hyperparameters: Hyperparameters, **arguments: Any) -> list[tuple[Step, Step]]:
+        batches = random_batches(SMALL, (33, 46), 4, output_stride=arguments.get("output_stride"))
+        return list(run_both(SMALL, random_weights(SMALL), batches, hyperparameters, **arguments))
+
+    return steps
+
+
 @pytest.mark.parametrize(
     ("hyperparameters", "arguments"),
     [
@@ -45,9 +59,10 @@ def biases_before_batch_norm(network: networks.Network) -> tuple[str, ...]:
     ],
     ids=["training", "dense, Nesterov", "frozen BatchNorm"],
 )
-def test_three_steps_are_slims(hyperparameters: Hyperparameters, arguments: dict[str, Any]) -> None:
-    batches = random_batches(SMALL, (33, 46), 4, output_stride=arguments.get("output_stride"))
-    steps = list(run_both(SMALL, random_weights(SMALL), batches, hyperparameters, **arguments))
+def test_three_steps_are_slims(
+    hyperparameters: Hyperparameters, arguments: dict[str, Any], three_steps: Callable[..., list[tuple[Step, Step]]]
+) -> None:
+    steps = three_steps(hyperparameters, **arguments)
     found = {difference.quantity: difference for difference in compare_steps(steps)}
     slim = steps[0][1]
     assert list(found) == ["end_points", "losses", "gradients", "variables", "slots", "moving_averages"]
@@ -156,19 +171,18 @@ def test_moving_variances_are_biased_or_unbiased_as_said() -> None:
     assert worst(fused, "biased") > 1e-5
 
 
-def test_keras_takes_the_biased_variance() -> None:
+def test_keras_takes_the_biased_variance(three_steps: Callable[..., list[tuple[Step, Step]]]) -> None:
     """Keras's BatchNormalization is TF-Slim's unfused one, in training mode too."""
     weights = random_weights(SMALL)
-    ((images, labels),) = random_batches(SMALL, (33, 46), 4, 1)
-    with SlimTraining(SMALL, SCOPE, weights, "float64", Hyperparameters()) as slim:
-        step = slim.step(images, labels)
+    ((images, _),) = random_batches(SMALL, (33, 46), 4, 1)
+    step = three_steps(Hyperparameters())[0][1]
     model = models.keras_port(SMALL, weights.items(), dtype="float64")
     for layer in model.layers:
         if hasattr(layer, "momentum"):
             # TensorFlow rounds 1 - decay to float32, in float64 graphs too.
             layer.momentum = 1 - float(np.float32(1 - layer.momentum))
-    logits = frameworks.import_keras().ops.convert_to_numpy(model(images.astype(np.float64), training=True))
-    assert rel_l2(logits, step.end_points[f"{SCOPE}/spatial_squeeze"]) < 1e-12
+    logits = frameworks.require("keras").ops.convert_to_numpy(model(images.astype(np.float64), training=True))
+    assert rel_l2(logits, step.end_points[f"{SMALL.name}/spatial_squeeze"]) < 1e-12
     updated = dict(models.keras_variables(model))
     assert max(rel_l2(updated[name], value) for name, value in step.moving_averages.items()) < 1e-10
 
@@ -205,7 +219,7 @@ def test_parameter_groups_are_slims_regularized_variables() -> None:
 
 def initial(network: networks.ResNetV2, seed: int) -> dict[str, Any]:
     """Every variable as slim initializes it, by name relative to the scope."""
-    frameworks.import_nets()
+    frameworks.require("slimport.nets")
     import tensorflow.compat.v1 as tf
     import tf_slim as slim
 

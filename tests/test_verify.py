@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 import slimport.pytorch
 from converters import InputError, convert, load_keras, load_pytorch, verify
-from converters.parity.compare import Report, Row, compare, max_abs, rel_l2
+from converters.parity import Comparison, Report, Row
+from converters.parity.compare import compare, max_abs, rel_l2
 
 GAMMA = "block3.unit_2.bottleneck_v2.conv2.BatchNorm.weight"
 FIRST = "resnet_v2_50/block3/unit_2/bottleneck_v2/conv2"
@@ -103,18 +104,23 @@ def test_rel_l2_is_over_the_whole_end_point_in_float64() -> None:
     assert max_abs(np.array([3.0, 4.5]), reference) == 0.5
 
 
+def report_of(*rows: Row) -> Report:
+    by_dtype = {"float64": Comparison(rows)}
+    return Report("n", "pytorch", "float64", "cpu", "j", "b", "r", (1, 1, 1, 1), by_dtype)
+
+
 def test_nan_is_a_difference() -> None:
     bad = np.array([1.0, np.nan])
     (row,) = compare({"x": bad}, {"x": np.ones(2)})
     assert not row.ok
-    report = Report("n", "pytorch", "float64", "cpu", "j", "b", "r", (1, 1, 1, 1), (Row("a", (1,), 0, 0, 1e-12), row))
+    report = report_of(Row("a", (1,), 0, 0, 1e-12), row)
     assert not report.ok
     assert report.worst.name == "x"
     assert json.dumps(report.to_json(), allow_nan=False)
 
 
 def test_a_report_without_rows_is_not_equal() -> None:
-    assert not Report("n", "pytorch", "float64", "cpu", "j", "b", "r", (1, 1, 1, 1), ()).ok
+    assert not report_of().ok
 
 
 @pytest.mark.parametrize("port", [{}, {"x": np.ones(2), "y": np.ones(1)}])
@@ -193,3 +199,29 @@ def test_a_state_dict_of_another_network_is_refused(slimport: Any, small_v2: Pat
     run = slimport("verify", small_v2, tmp_path / "m.pth")
     assert run.code == 2
     assert "holds resnet_v2 with 5 classes, but" in run.err
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that was saved with arguments that are not the defaults."""
+    path = tmp_path_factory.mktemp("dense") / "dense.safetensors"
+    arguments = {"output_stride": 4, "global_pool": False, "spatial_squeeze": False}
+    slimport.pytorch.save(slimport.pytorch.resnet_v2(SMALL.blocks, 7, **arguments), path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".keras", ".onnx"])
+def test_the_arguments_are_those_that_the_network_was_built_with(suffix: str, dense: Path, tmp_path: Path) -> None:
+    convert(dense, tmp_path / f"m{suffix}")
+    report = verify(dense, tmp_path / f"m{suffix}", size=(40, 33))
+    assert report.ok
+    shapes = {row.name: row.shape for row in report.rows}
+    assert shapes["resnet_v2/logits"] == (1, 10, 9, 7)
+    assert report.arguments["output_stride"] == 4
+
+
+def test_a_file_that_was_built_with_other_arguments_is_refused(dense: Path, small_v2: Path) -> None:
+    with pytest.raises(InputError, match=r"was built with .*output_stride 4, .* but .* with .*output_stride None, "):
+        verify(small_v2, dense, size=(40, 33))
+    given = {"output_stride": 8, "global_pool": False, "spatial_squeeze": False}
+    assert verify(small_v2, dense, size=(40, 33), **given).arguments["output_stride"] == 8

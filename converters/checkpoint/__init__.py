@@ -15,10 +15,11 @@ from converters.checkpoint.locate import Located, is_archive, locate
 from converters.checkpoint.mapped import reason
 from converters.checkpoint.messages import shown
 from converters.checkpoint.object_graph import full_names, object_graph
-from converters.checkpoint.reader import Checkpoint, Variable
+from converters.checkpoint.reader import Checkpoint
 from converters.checkpoint.v1 import V1Checkpoint
 from converters.checkpoint.writer import write_checkpoint
 from converters.errors import CheckpointError
+from converters.variables import Variable
 
 __all__ = ["Checkpoint", "Variable", "full_names", "object_graph", "open_checkpoint", "write_checkpoint"]
 

@@ -62,7 +62,7 @@ def unpack(path: Path, step: int | None = None) -> tuple[tempfile.TemporaryDirec
 
 @dataclass
 class _Contents:
-    """What is in an archive: sizes by name; the names of tables; the text of the `checkpoint` file."""
+    """The content of an archive: sizes by name; the names of tables; the text of the `checkpoint` file."""
 
     sizes: dict[str, int] = field(default_factory=dict)
     tables: list[str] = field(default_factory=list)
@@ -70,7 +70,7 @@ class _Contents:
 
 
 class _Headers:
-    """What the tar module sees of an archive: reading headers costs from a budget, skipping is free."""
+    """An archive as the tar module sees it: reading headers counts against a budget, skipping is free."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -106,7 +106,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _members(file: IO[bytes], where: str, largest: int) -> Iterator[tarfile.TarInfo]:
-    """The regular files of an archive, one after the other."""
+    """Yields the regular files of an archive."""
     tar = tarfile.TarFile(fileobj=_Headers(file), mode="r")  # type: ignore[arg-type]
     position = -1
     while (member := tar.next()) is not None:

@@ -20,9 +20,10 @@ from converters.checkpoint import dtypes, protos, slices, wire
 from converters.checkpoint.mapped import MappedFile
 from converters.checkpoint.messages import shown
 from converters.checkpoint.ordered_code import Extents, slice_key
-from converters.checkpoint.reader import Checkpoint, Variable
+from converters.checkpoint.reader import Checkpoint
 from converters.checkpoint.table import RESTART_INTERVAL, Table, mask
 from converters.errors import CheckpointError
+from converters.variables import Variable
 
 _MAX_SHARDS = 99_999
 _SHAPE, _CRC, _SLICES = 2, 6, 7
@@ -57,7 +58,7 @@ def index_path(prefix: Path) -> Path:
 
 
 def data_paths(prefix: Path) -> tuple[Path, ...]:
-    """The files of the shards that a bundle's index asks for, whether they are there or not.
+    """The files of the shards that a bundle's index names, whether they exist or not.
 
     Raises:
       CheckpointError: the index is none.
@@ -68,7 +69,7 @@ def data_paths(prefix: Path) -> tuple[Path, ...]:
 
 
 def _shard_count(label: str, header: memoryview | None) -> int:
-    """Reads BundleHeaderProto, the entry with the empty key, and refuses what would be misread.
+    """Reads BundleHeaderProto, the entry with the empty key, and refuses bundles that would be misread.
 
     Raises:
       CheckpointError: there is none, or it is damaged, of a newer version or of a big-endian machine.
@@ -94,7 +95,7 @@ class BundleCheckpoint(Checkpoint):
     """A V2 checkpoint.
 
     Everything that the index claims is checked when it is opened: against the shape, against the shards' sizes, and
-    against the other entries. What is left for later is the checksum of each tensor's bytes.
+    against the other entries. Only the checksums of the tensors' bytes are left for later.
     """
 
     format = "v2"
@@ -131,8 +132,8 @@ class BundleCheckpoint(Checkpoint):
         super().__init__(prefix, variables, [index, *self._shards.values()])
 
     def _slice_keys(self, key: bytes, entry: Entry, index_size: int) -> Iterable[bytes]:
-        """The keys of a partitioned variable's slices, after a check that they can make it up."""
-        # Each key holds the name, and shares it with at most so many others: more slices than this are not there.
+        """The keys of a partitioned variable's slices, which are checked to cover it."""
+        # Each key contains the name, and shares it with at most so many others, so there cannot be more slices.
         if len(entry.slices) * len(key) > RESTART_INTERVAL * index_size:
             raise CheckpointError(f"{self._label}: {_shown(key)} claims {len(entry.slices)} slices")
         try:
@@ -153,12 +154,12 @@ class BundleCheckpoint(Checkpoint):
         if dtype.kind == "O":
             # A string takes a byte of length at least.
             if count > entry.size:
-                raise CheckpointError(f"{where}: {entry.size} bytes do not hold {count} strings")
+                raise CheckpointError(f"{where}: {entry.size} bytes are too few for {count} strings")
         elif dtype != dtypes.UNREADABLE and count * dtype.itemsize != entry.size:
-            raise CheckpointError(f"{where}: {entry.size} bytes do not hold {dtype} of shape {list(entry.shape)}")
+            raise CheckpointError(f"{where}: {entry.size} bytes are not those of {dtype} of shape {list(entry.shape)}")
 
     def _check_overlaps(self) -> None:
-        """No two tensors share bytes. TensorFlow writes no such file; one that does is forged."""
+        """Checks that no two tensors share bytes, as they never do in a file that TensorFlow wrote."""
         placed = sorted((e.shard, e.offset, e.end, key) for key, e in self._entries.items() if e.size and not e.slices)
         for (shard, _, end, key), (next_shard, offset, _, next_key) in pairwise(placed):
             if shard == next_shard and offset < end:
@@ -177,7 +178,7 @@ class BundleCheckpoint(Checkpoint):
         for extents in entry.slices:
             piece = self._entries.get(slice_key(key, extents))
             if piece is None:
-                raise CheckpointError(f"{where}: the index lists a slice of it, but does not hold it")
+                raise CheckpointError(f"{where}: the index lists a slice of it, but has no entry for it")
             shape = slices.slice_shape(variable.shape, extents)
             if piece.shape != shape or piece.dtype != entry.dtype or piece.slices:
                 raise CheckpointError(f"{where}: a slice of shape {list(piece.shape)} where {list(shape)} should be")
@@ -225,7 +226,7 @@ def _entry(label: str, key: bytes, buffer: memoryview, shards: int) -> Entry:
 
 
 def _fixed32(single: Mapping[int, wire.Value]) -> int:
-    """The checksum of an entry; 0 where it is left out, as protobuf does with a 0."""
+    """The checksum of an entry; 0 if it is missing, since protobuf omits a 0."""
     stored = wire.message(single.get(_CRC, memoryview(bytes(4))))
     if len(stored) != 4:
         raise wire.WireError("a checksum that is not of 4 bytes")

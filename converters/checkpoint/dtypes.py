@@ -41,16 +41,16 @@ _ML_DTYPES = {
     33: "float4_e2m1fn",
 }
 _TENSORFLOW = {name: number for number, name in (_NUMPY | _ML_DTYPES).items()}
-# Quantized types are stored, and read, as the integers that hold them.
+# Quantized types are stored, and read, as integers.
 _QUANTIZED = {11: "int8", 12: "uint8", 13: "int32", 15: "int16", 16: "uint16"}
 
 # Of a variant (the state of a dataset's iterator, say), a resource, or a type that is newer than this list: such a
-# variable is listed, and refused when it is read, so that those beside it stay within reach.
+# variable is listed, and refused when it is read, so that the others stay readable.
 UNREADABLE: np.dtype[Any] = np.dtype("V")
 
 
 def numpy_dtype(number: int, where: str) -> np.dtype[Any]:
-    """The NumPy dtype of a TensorFlow dtype: object for strings, `UNREADABLE` for what no array can hold.
+    """The NumPy dtype of a TensorFlow dtype: object for strings, `UNREADABLE` for values that no array can represent.
 
     Raises:
       CheckpointError: ml_dtypes is needed and missing. `where` says of what.

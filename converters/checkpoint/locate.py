@@ -1,4 +1,4 @@
-"""What a user points at, and which checkpoint that is."""
+"""Finds the checkpoint that a user names by a file, a prefix or a directory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _V1_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})", re.DOTALL)
 _V1_PATTERN = re.compile(r"(.+)-\?{5}-of-(\?{5}|\d{5})", re.DOTALL)
 GZIP_MAGIC = b"\x1f\x8b"
 _TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
-# Files that stand for the directory that they are in.
+# Files that mean the directory that contains them.
 _OF_DIRECTORIES = ("checkpoint", "saved_model.pb")
 # Of a `checkpoint` file, a short text.
 _LARGEST_STATE = 16 << 20
@@ -43,7 +43,7 @@ class Candidate:
 
 
 def locate(source: Path, step: int | None = None) -> Located:
-    """The checkpoint that `source` means.
+    """Finds the checkpoint that `source` names.
 
     Args:
       source: a V1 file, a prefix, any file of a V2 or sharded V1 checkpoint, the `.meta` beside one, or a directory:
@@ -93,13 +93,13 @@ def locate(source: Path, step: int | None = None) -> Located:
 
 
 def prefix_name(name: str) -> str:
-    """The prefix of a file `PREFIX.index`, `PREFIX.meta` or `PREFIX.data-?????-of-?????`; of any other, its name."""
+    """The prefix in the name of an `.index`, `.meta` or `.data-?????-of-?????` file, else the name."""
     beside = _BESIDE.fullmatch(name)
     return beside[1] if beside else name
 
 
 def ends_as_table(path: Path) -> bool:
-    """Whether a file ends as a table does, which a V1 checkpoint and an index are."""
+    """Whether a file ends like a table, such as a V1 checkpoint or an index."""
     if not path.is_file():
         return False
     try:
@@ -111,7 +111,7 @@ def ends_as_table(path: Path) -> bool:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is a tar or a gzip file, by how it begins. No other file of a checkpoint begins so."""
+    """Whether a file begins like a tar or gzip file, as no other file of a checkpoint does."""
     if not path.is_file() or _BESIDE.fullmatch(path.name) or ends_as_table(path):
         return False
     with path.open("rb") as file:
@@ -145,7 +145,7 @@ def candidates(tables: Iterable[str], names: Iterable[str]) -> list[Candidate]:
 def choose(
     where: str, found: list[Candidate], state: str | None, step: int | None, otherwise: str = "name one of them"
 ) -> Candidate:
-    """The candidate that is meant.
+    """The candidate that the user means.
 
     Args:
       where: what errors call the directory or archive.
@@ -180,7 +180,7 @@ def choose(
 
 
 def several(where: str, names: list[str], what_to_do: str) -> CheckpointError:
-    """More than one checkpoint could be meant."""
+    """The error for a name that could mean several checkpoints."""
     return CheckpointError(f"{shown(where)}: {len(names)} checkpoints: {_listed(names)}; {what_to_do}")
 
 
@@ -247,7 +247,7 @@ def _unescaped(text: str) -> str:
 
 
 def _near(source: Path) -> str:
-    """What a prefix was meant for, that lacks its step."""
+    """A list of the prefixes that start with this one, for an error message."""
     if not source.parent.is_dir():
         return ""
     names = sorted(path.name.removesuffix(".index") for path in source.parent.iterdir() if path.name.endswith(".index"))
@@ -265,7 +265,7 @@ def _there_are(names: list[str]) -> str:
 
 
 def _v1_shards(prefix: Path, count: str = "?????") -> tuple[Path, ...]:
-    """The shards of a V1 checkpoint, in order: `count` of them, or however many there are."""
+    """The shards of a V1 checkpoint, in order: `count` of them, or all that exist."""
     if not prefix.parent.is_dir():
         return ()
     found = {

@@ -11,7 +11,7 @@ from converters.errors import CheckpointError
 
 
 class MappedFile:
-    """A read-only map of a whole file, made when `view` is first asked for.
+    """A read-only map of a whole file, created when `view` is first called.
 
     Attributes:
       path: the file.
@@ -42,22 +42,22 @@ class MappedFile:
         return memoryview(self._map)
 
     def size(self) -> int | None:
-        """The file's size; None where there is no such file."""
+        """The file's size; None if it does not exist."""
         try:
             return self.path.stat().st_size
         except (OSError, ValueError):
             return None
 
     def drop_pages(self) -> None:
-        """Gives the pages read so far back to the system. Views stay valid: they are read again when touched."""
+        """Releases the memory of the pages read so far. Views stay valid: their pages are read again on access."""
         if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
     def close(self) -> None:
-        """Lets go of the map, which stays for as long as an array that views it."""
+        """Releases the map, which exists as long as an array that views it."""
         self._map = None
 
 
 def reason(error: Exception) -> str:
-    """Why the system refused, in its own words."""
+    """The system's reason for an error."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""What an error says of a name that came from a file: short, and on one line."""
+"""Names from files in error messages: short, and on one line."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ _LONGEST = 400
 
 
 def shown(name: str) -> str:
-    """The name, where it can be printed as it is and is not too long; else escaped, and cut in the middle."""
+    """The name, escaped if it is not printable, and cut in the middle if it is too long."""
     text = name if name.isprintable() else ascii(name)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 2 :]}"

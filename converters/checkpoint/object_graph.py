@@ -1,6 +1,6 @@
 """The object graph of an object-based checkpoint, as `tf.train.Checkpoint` and SavedModel write it.
 
-Such a checkpoint names a variable by its way from the root (`layer/kernel/.ATTRIBUTES/VARIABLE_VALUE`); the graph also
+Such a checkpoint names a variable by its object path (`layer/kernel/.ATTRIBUTES/VARIABLE_VALUE`); the graph also
 remembers the name that it had as a variable. Source: tensorflow/core/protobuf/trackable_object_graph.proto.
 """
 
@@ -38,7 +38,7 @@ class Node:
 
 
 def object_graph(checkpoint: Checkpoint) -> tuple[Node, ...]:
-    """The nodes of a checkpoint's object graph; the first is the root. None where the checkpoint is not object-based.
+    """The nodes of a checkpoint's object graph; the first is the root. None if the checkpoint is not object-based.
 
     Raises:
       CheckpointError: the graph is damaged.
@@ -63,7 +63,7 @@ def object_graph(checkpoint: Checkpoint) -> tuple[Node, ...]:
 
 
 def full_names(checkpoint: Checkpoint) -> dict[str, str]:
-    """The variables' own names, where the graph remembers them, by their keys in the checkpoint.
+    """The variables' original names, if the graph has them, by their keys in the checkpoint.
 
     Raises:
       CheckpointError: the graph is damaged.

@@ -1,4 +1,4 @@
-"""TensorFlow's order-preserving encoding, as far as the keys of tensor slices need it.
+"""TensorFlow's order-preserving encoding, the part that the keys of tensor slices need.
 
 Source: tensorflow/core/lib/strings/ordered_code.cc; tensorflow/core/util/saved_tensor_slice_util.cc.
 """
@@ -15,7 +15,7 @@ FULL_EXTENT = (0, -1)
 
 
 def slice_key(name: bytes, extents: Extents) -> bytes:
-    """The key under which a table holds a slice of a tensor."""
+    """The key of a tensor's slice in a table."""
     key = _unsigned(0) + _string(name) + _unsigned(len(extents))
     return key + b"".join(_signed(start) + _signed(length) for start, length in extents)
 

@@ -1,4 +1,4 @@
-"""The messages that both formats share: tensor_shape, tensor_slice and versions of tensorflow/core/framework."""
+"""The messages of both formats: tensor_shape, tensor_slice and versions of tensorflow/core/framework."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from converters.checkpoint import wire
 from converters.checkpoint.ordered_code import FULL_EXTENT
 
-# What NumPy holds, from its first version on; TensorFlow holds 254, and computes with 8.
+# NumPy's limit in every version; TensorFlow stores up to 254, and computes with 8.
 _MAX_RANK = 32
 # NumPy multiplies an empty array's other sides all the same.
 _MAX_BYTES, _LARGEST_ITEM = 1 << 63, 16
@@ -56,7 +56,7 @@ def extents(buffer: memoryview) -> tuple[tuple[int, int], ...]:
 
 
 def check_version(buffer: memoryview) -> None:
-    """VersionDef: refuses what only a newer reader may read, as CheckVersions of tensorflow/core/framework does.
+    """VersionDef: refuses files for newer readers, as CheckVersions of tensorflow/core/framework does.
 
     Raises:
       wire.WireError: no message, or such a version.

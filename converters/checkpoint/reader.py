@@ -1,45 +1,35 @@
-"""What every checkpoint is, whatever its format: a mapping from variable names to arrays."""
+"""The base class of checkpoints: a mapping from variable names to arrays."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from converters.checkpoint.dtypes import UNREADABLE
 from converters.checkpoint.mapped import MappedFile
 from converters.checkpoint.messages import shown
 from converters.errors import CheckpointError
+from converters.variables import Variable
 
 # Pages are given back to the system in steps of this many bytes read, so that memory does not grow with the file.
 _DROP_AFTER = 16 << 20
 
 
-@dataclass(frozen=True)
-class Variable:
-    """A variable's name, shape and dtype: object for strings, `V` (void) for what no array can hold."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-
 class Checkpoint(Mapping[str, NDArray[Any]]):
-    """The variables of a checkpoint, sorted by name. An array is read, and its checksum verified, when it is asked for.
+    """The variables of a checkpoint, sorted by name. An array is read, and its checksum verified, on access.
 
     Arrays are read-only, and views into the file where its format allows that. They stay valid when the checkpoint is
-    closed; a file must not be cut shorter while one is in use, since the system kills a process that touches what is
-    gone.
+    closed; a file must not be shortened while one is in use, since the system kills a process that reads beyond its
+    end.
 
     Attributes:
-      path: the V1 file, or the prefix of several files, as TensorFlow's own reader takes it. What came out of an
-        archive lies in a temporary folder until the checkpoint is closed.
+      path: the V1 file, or the prefix of several files, as TensorFlow's own reader takes it. Files from an
+        archive are in a temporary folder until the checkpoint is closed.
       variables: names, shapes and dtypes; making it reads no tensor.
       format: `v1` or `v2`.
 
@@ -62,7 +52,7 @@ class Checkpoint(Mapping[str, NDArray[Any]]):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Every file whose bytes make up the checkpoint; not a shard that is missing, which reading would name."""
+        """The files of the checkpoint, without missing shards."""
         return tuple(file.path for file in self._files if file.size() is not None)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
@@ -83,7 +73,7 @@ class Checkpoint(Mapping[str, NDArray[Any]]):
         return len(self.variables)
 
     def stream(self, names: Iterable[str] | None = None) -> Iterator[tuple[str, NDArray[Any]]]:
-        """(name, array) one after the other, in memory that does not grow with the file.
+        """Yields (name, array), in memory that does not grow with the file.
 
         Args:
           names: which variables; None is all. The file's order is the fastest.
@@ -99,11 +89,11 @@ class Checkpoint(Mapping[str, NDArray[Any]]):
                     file.drop_pages()
 
     def on_close(self, action: Callable[[], None]) -> None:
-        """Has something done when the checkpoint is closed."""
+        """Registers a callback for close."""
         self._on_close.append(action)
 
     def close(self) -> None:
-        """Lets go of the files. Arrays that were handed out stay valid."""
+        """Closes the files. Arrays that were read stay valid."""
         for file in self._files:
             file.close()
         while self._on_close:

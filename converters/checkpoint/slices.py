@@ -1,4 +1,4 @@
-"""Partitioned variables: whether slices make up a variable, and the variable from them.
+"""Partitioned variables: checks their slices, and joins them.
 
 Source: tensorflow/core/util/tensor_slice_set.cc.
 """
@@ -16,7 +16,7 @@ from converters.checkpoint.ordered_code import FULL_EXTENT, Extents
 
 
 class SliceError(ValueError):
-    """Slices that do not make up their variable. Callers say which file and variable."""
+    """Slices that do not cover their variable. Callers add the file and the variable."""
 
 
 def slice_shape(shape: Sequence[int], extents: Extents) -> tuple[int, ...]:
@@ -38,7 +38,7 @@ def slice_shape(shape: Sequence[int], extents: Extents) -> tuple[int, ...]:
 
 
 def check_cover(shape: Sequence[int], slices: Sequence[Extents]) -> None:
-    """Whether slices can make up a variable: from their extents alone, before any is read or anything allocated.
+    """Checks that slices cover a variable, from their extents, before any is read or memory is allocated.
 
     Raises:
       SliceError: they are too large together, or too small.

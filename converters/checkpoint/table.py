@@ -36,19 +36,19 @@ def mask(crc: int) -> int:
 
 @dataclass(frozen=True)
 class BlockHandle:
-    """Where a block is; `size` is without its trailer."""
+    """The place of a block; `size` is without its trailer."""
 
     offset: int
     size: int
 
     @property
     def end(self) -> int:
-        """Where the next block can begin."""
+        """The offset at which the next block can begin."""
         return self.offset + self.size + BLOCK_TRAILER_SIZE
 
 
 class Table:
-    """A table over a buffer. Blocks are read when they are asked for.
+    """A table over a buffer. Blocks are read on access.
 
     Raises:
       CheckpointError: from any method, where the bytes are no table or damaged. `label` is what it calls the file.
@@ -74,7 +74,7 @@ class Table:
 
     @cached_property
     def blocks(self) -> list[tuple[bytes, BlockHandle]]:
-        """(a key not below any in the block, and below all in the next; where the block is), in order."""
+        """Yields (a key not below any in the block and below all in the next, the block's handle), in order."""
         blocks = []
         end = 0
         for key, value in self.entries(self.index).items():
@@ -113,7 +113,7 @@ class Table:
         return self._blocks[handle]
 
     def _read(self, handle: BlockHandle) -> memoryview:
-        """A block's contents: a view, or a copy where they are compressed."""
+        """A block's contents: a view, or a copy if they are compressed."""
         stored = self._buffer[handle.offset : handle.end]
         (crc,) = struct.unpack("<I", stored[-4:])
         if mask(crc32c.crc32c(stored[:-4])) != crc:
@@ -194,7 +194,7 @@ def _parse_block(block: memoryview) -> dict[bytes, memoryview]:
 
 
 def _what_it_is_instead(buffer: memoryview) -> str:
-    """What a file is that does not end as a table does, by its first bytes, and what to do about it."""
+    """A description of a file that is not a table, by its first bytes, and what to do about it."""
     begins = bytes(buffer[:64])
     for magic, what in _OTHER_FILES:
         if begins.startswith(magic):
@@ -265,6 +265,6 @@ def _build_block(entries: list[tuple[bytes, bytes]], restart_interval: int) -> b
 
 
 def _shared(a: bytes, b: bytes) -> int:
-    """How many bytes two keys begin with in common."""
+    """The length of two keys' common prefix."""
     shortest = min(len(a), len(b))
     return next((i for i in range(shortest) if a[i] != b[i]), shortest)

@@ -18,11 +18,12 @@ from converters.checkpoint import dtypes, protos, slices, wire
 from converters.checkpoint.mapped import MappedFile
 from converters.checkpoint.messages import shown
 from converters.checkpoint.ordered_code import Extents, slice_key
-from converters.checkpoint.reader import Checkpoint, Variable
+from converters.checkpoint.reader import Checkpoint
 from converters.checkpoint.table import RESTART_INTERVAL, SNAPPY_RATIO, Table
 from converters.errors import CheckpointError
+from converters.variables import Variable
 
-# The field of TensorProto that holds a dtype's values, by NumPy's name of the dtype.
+# The field of TensorProto with a dtype's values, by NumPy's name of the dtype.
 _VALUE_FIELDS = {
     "float32": 5,
     "float64": 6,
@@ -39,7 +40,7 @@ _VALUE_FIELDS = {
 }
 # These are stored as they are in memory; all other numbers are varints.
 _PLAIN = ("float32", "float64", "complex64", "complex128")
-# Of these, the varint holds the bits.
+# For these, the varint is the value's bits.
 _HALF = ("float16", "bfloat16")
 
 
@@ -68,7 +69,7 @@ class V1Checkpoint(Checkpoint):
         super().__init__(path, variables.values(), files)
 
     def _check_size(self, variable: Variable, size: int) -> None:
-        """Refuses what files of this size cannot hold, so that nobody allocates it."""
+        """Refuses variables that are too large for the files, before memory is allocated for them."""
         found = self._slices[variable.name]
         smallest = variable.dtype.itemsize if variable.dtype.name in _PLAIN else 1
         claimed = max(math.prod(variable.shape) * smallest, len(found) * len(variable.name) // RESTART_INTERVAL)
@@ -127,7 +128,7 @@ def _read_slice(variable: Variable, extents: Extents, table: Table) -> NDArray[A
     where = f"{table.label}: {shown(variable.name)}"
     entry = table.find(slice_key(variable.name.encode(), extents))
     if entry is None:
-        raise CheckpointError(f"{where}: the metadata lists it, but the file does not hold it")
+        raise CheckpointError(f"{where}: the metadata lists it, but the file does not contain it")
     shape = slices.slice_shape(variable.shape, extents)
     try:
         return _values(_tensor_proto(variable, extents, entry), variable.dtype, math.prod(shape)).reshape(shape)
@@ -136,7 +137,7 @@ def _read_slice(variable: Variable, extents: Extents, table: Table) -> NDArray[A
 
 
 def _tensor_proto(variable: Variable, extents: Extents, entry: memoryview) -> memoryview:
-    """SavedTensorSlices.data.data, after a check that it is the slice that was looked for."""
+    """SavedTensorSlices.data.data, which is checked to be the requested slice."""
     saved = wire.single_fields(wire.message(wire.single_fields(entry).get(2, memoryview(b""))))
     name, stored, proto = (wire.message(saved.get(field, memoryview(b""))) for field in (1, 2, 3))
     if wire.text(name) != variable.name or protos.extents(stored) != tuple(extents):
@@ -145,17 +146,17 @@ def _tensor_proto(variable: Variable, extents: Extents, entry: memoryview) -> me
 
 
 def _values(proto: memoryview, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
-    """The values in a TensorProto's typed field, [count]: a view where they are packed as they are in memory."""
+    """The values in a TensorProto's typed field, [count]: a view if they are packed as in memory."""
     wanted = _VALUE_FIELDS.get(dtype.name)
     if wanted is None:
-        raise wire.WireError(f"{dtype}, which the V1 format does not hold")
+        raise wire.WireError(f"{dtype}, which the V1 format does not have")
     if dtype.kind == "O":
         return _strings(proto, wanted, count)
     # TensorFlow packs all values into one field.
     packed = wire.message(wire.single_fields(proto).get(wanted, memoryview(b"")))
     if dtype.name in _PLAIN:
         if len(packed) != count * dtype.itemsize:
-            raise wire.WireError(f"{len(packed)} bytes do not hold {count} values of {dtype}")
+            raise wire.WireError(f"{len(packed)} bytes are not {count} values of {dtype}")
         return np.frombuffer(packed, dtype)
     if dtype.name in _HALF:
         return wire.packed_varints(packed, count, "uint16").view(dtype)

@@ -1,4 +1,4 @@
-"""The protobuf wire format: small functions that take a buffer and check every bound before they trust it.
+"""The protobuf wire format: small functions over a buffer that check every bound.
 
 Source: https://protobuf.dev/programming-guides/encoding/
 """
@@ -15,17 +15,17 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 Value = int | memoryview
 
-# Varints are decoded in pieces of this many bytes, so that what is needed beside the result stays small.
+# Varints are decoded in pieces of this many bytes, to save memory.
 _PIECE = 1 << 16
 _LONGEST_VARINT = 10
 
 
 class WireError(ValueError):
-    """Bytes that are no protobuf message. Callers say which file and where."""
+    """Bytes that are not a protobuf message. Callers add the file and the offset."""
 
 
 def varint(buffer: memoryview, offset: int) -> tuple[int, int]:
-    """The unsigned varint of at most 64 bits at `offset`, and the offset behind it."""
+    """The unsigned varint of at most 64 bits at `offset`, and the offset after it."""
     # Nearly all are of one byte.
     if offset < len(buffer) and buffer[offset] < 0x80:
         return buffer[offset], offset + 1
@@ -45,7 +45,7 @@ def signed(value: int) -> int:
 
 
 def fields(buffer: memoryview) -> Iterator[tuple[int, int, Value]]:
-    """(field number, wire type, value) for each field: an int for numbers, a view for bytes and messages."""
+    """Yields (field number, wire type, value) for each field: an int for numbers, a view for bytes and messages."""
     offset = 0
     while offset < len(buffer):
         tag, offset = varint(buffer, offset)
@@ -71,7 +71,7 @@ def fields(buffer: memoryview) -> Iterator[tuple[int, int, Value]]:
 def message_fields(buffer: memoryview, repeated: int) -> tuple[dict[int, Value], list[memoryview]]:
     """The fields of a message by number, and the messages of its one repeated field.
 
-    Of any other field that is there twice, a parser would take the last, or merge both. TensorFlow writes none twice:
+    Of any other field that occurs twice, a parser would take the last, or merge both. TensorFlow writes none twice:
     that is a forgery.
     """
     single: dict[int, Value] = {}
@@ -80,7 +80,7 @@ def message_fields(buffer: memoryview, repeated: int) -> tuple[dict[int, Value],
         if field == repeated:
             messages.append(message(value))
         elif field in single:
-            raise WireError(f"field {field} is there twice")
+            raise WireError(f"field {field} occurs twice")
         else:
             single[field] = value
     return single, messages
@@ -114,7 +114,7 @@ def text(value: Value) -> str:
 
 
 def packed_varints(buffer: memoryview, count: int, dtype: str) -> NDArray[Any]:
-    """Varints behind each other, [count] of an integer dtype or bool, without a loop over them.
+    """Consecutive varints, [count] of an integer dtype or bool, decoded without a loop.
 
     A value that does not fit the dtype loses its upper bits, as in TensorFlow.
 
@@ -142,7 +142,7 @@ def packed_varints(buffer: memoryview, count: int, dtype: str) -> NDArray[Any]:
 
 
 def _varints(data: NDArray[np.uint8], ends: NDArray[np.intp]) -> NDArray[np.uint64]:
-    """The varints of which the last bytes are at `ends`."""
+    """The varints whose last bytes are at `ends`."""
     starts = np.concatenate(([0], ends[:-1] + 1))
     lengths = ends - starts + 1
     longest = int(lengths.max())

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import IO, Any
@@ -24,7 +23,7 @@ from converters.checkpoint.mapped import reason
 from converters.checkpoint.messages import shown
 from converters.checkpoint.table import build_table, mask
 from converters.errors import CheckpointError, InputError
-from converters.temporary import temporary_path
+from converters.files import durable, sync_folder
 
 
 def write_checkpoint(
@@ -33,21 +32,21 @@ def write_checkpoint(
     """Writes `prefix`.index and `prefix`.data-00000-of-00001, whole or not at all.
 
     The index is renamed last, so that at any moment there is the old checkpoint or the new one. For that the new data
-    must not go under the name of the old: over a checkpoint of one shard is written one of two, the second empty.
+    file must not have the name of the old one: a checkpoint of one shard is replaced by one of two, the second empty.
 
     Args:
       prefix: of the files, in a folder that exists.
-      variables: arrays by name, of any dtype that TensorFlow has; strings as objects, bytes or str. Of pairs, each
-        array is needed until the next is asked for. TensorFlow's own order is by the names as bytes, which a mapping is
-        brought into.
+      variables: arrays by name, of any dtype that TensorFlow has; strings as objects, bytes or str. A mapping is
+        written in TensorFlow's own order, by the names as bytes. Pairs are written in their order; an
+        array may change once the next pair is requested.
 
     Raises:
       CheckpointError: a name or a dtype that TensorFlow does not have.
-      InputError: the files cannot be written. What stood there before is then as it was.
+      InputError: the files cannot be written; the old checkpoint is as it was.
     """
     prefix = Path(prefix).resolve()
     if ends_as_table(prefix):
-        raise InputError(f"{shown(str(prefix))}: a V1 checkpoint stands there; move it away, or choose another name")
+        raise InputError(f"{shown(str(prefix))}: a V1 checkpoint has this name; move it away, or choose another name")
     if not prefix.parent.is_dir():
         raise InputError(f"{shown(str(prefix))}: the folder {shown(str(prefix.parent))} does not exist; make it first")
     pairs = _sorted(variables) if isinstance(variables, Mapping) else variables
@@ -67,11 +66,11 @@ def _write(prefix: Path, pairs: Iterable[tuple[str, NDArray[Any]]]) -> None:
     shards = next(n for n in count(1) if not old.intersection(data_path(prefix, shard, n) for shard in range(n)))
     data_paths = [data_path(prefix, shard, shards) for shard in range(shards)]
     try:
-        with _beside(index_path(prefix)) as index:
-            with _beside(data_paths[0]) as data:
+        with durable(index_path(prefix)) as index:
+            with durable(data_paths[0]) as data:
                 entries = _write_data(data, pairs)
             for path in data_paths[1:]:
-                with _beside(path):
+                with durable(path):
                     pass
             index.write(build_table([(b"", _header(shards)), *sorted(entries.items())]))
     except BaseException:
@@ -79,19 +78,20 @@ def _write(prefix: Path, pairs: Iterable[tuple[str, NDArray[Any]]]) -> None:
         for path in data_paths:
             path.unlink(missing_ok=True)
         raise
-    _sync_folder(prefix.parent)
+    # The new names must be on the disk before the old data goes.
+    sync_folder(prefix.parent)
     for path in old:
         path.unlink(missing_ok=True)
 
 
 def _write_data(data: IO[bytes], pairs: Iterable[tuple[str, NDArray[Any]]]) -> dict[bytes, bytes]:
-    """Writes the tensors behind each other; returns their entries by key."""
+    """Writes the tensors one after another; returns their entries by key."""
     entries: dict[bytes, bytes] = {}
     offset = 0
     for name, value in pairs:
         key = _encoded(name)
         if not key or key in entries:
-            raise CheckpointError(f"{shown(name)!r}: a name that is empty, or there twice")
+            raise CheckpointError(f"{shown(name)!r}: an empty name, or a second variable of this name")
         array = np.asarray(value)
         dtype = dtypes.tensorflow_dtype(array.dtype, shown(name))
         content, crc = _strings(array, name) if dtype == dtypes.STRING else _numbers(array)
@@ -102,34 +102,9 @@ def _write_data(data: IO[bytes], pairs: Iterable[tuple[str, NDArray[Any]]]) -> d
 
 
 def _data_paths(prefix: Path) -> set[Path]:
-    """The data files of the checkpoint that stands at a prefix."""
+    """The data files of the checkpoint at a prefix."""
     pattern = re.compile(re.escape(prefix.name) + r"\.data-\d{5}-of-\d{5}")
     return {path for path in prefix.parent.iterdir() if pattern.fullmatch(path.name)}
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[IO[bytes]]:
-    """A file beside `path`, which takes its place once it is written and on the disk; an exception removes it."""
-    temporary = temporary_path(path)
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """So that the new names are on the disk before the old data goes."""
-    # Windows opens no folders.
-    if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _encoded(name: str) -> bytes:

@@ -1,4 +1,4 @@
-"""How far two recordings of end points are apart, and whether that is far enough to be a difference.
+"""Compares two recordings of end points, and decides what is a difference.
 
 A recording is {slim end point name: NHWC array}. The truth is the TF-Slim graph in float64. Its limits for a port:
 
@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from converters.mapping import Array
+from converters.variables import Array
 
 FLOAT64_LIMIT = 1e-12
 FLOAT32_RATIO, FLOAT32_FLOOR, FLOAT32_CAP = 4, 1e-6, 1e-3
@@ -49,10 +48,10 @@ def max_abs(array: Array, reference: Array) -> float:
 
 @dataclass(frozen=True)
 class Row:
-    """One end point. Errors are against TF-Slim in float64; they are infinite where the port's shape is another one.
+    """One end point. Errors are against TF-Slim in float64, and infinite where the port's shape is another.
 
     shape: TF-Slim's.
-    slim_rel_l2: TF-Slim's own in float32, which `limit` follows from in that dtype.
+    slim_rel_l2: TF-Slim's own in float32, from which `limit` follows in that dtype.
     """
 
     name: str
@@ -81,145 +80,40 @@ class Row:
         data: dict[str, Any] = {
             "name": self.name,
             "shape": list(self.shape),
-            "rel_l2": _finite(self.rel_l2),
-            "max_abs": _finite(self.max_abs),
+            "rel_l2": finite(self.rel_l2),
+            "max_abs": finite(self.max_abs),
             "limit": self.limit,
             "ok": self.ok,
         }
         if self.slim_rel_l2 is not None:
-            data["slim_rel_l2"] = _finite(self.slim_rel_l2)
+            data["slim_rel_l2"] = finite(self.slim_rel_l2)
         return data
 
 
 @dataclass(frozen=True)
-class RoundedWeights:
-    """What the converted file's dtype costs, where that holds fewer bits than the source's; no verdict depends on it.
+class Comparison:
+    """All end points in one dtype, in the network's order."""
 
-    dtypes: of the variables that are rounded.
-    variables: rel_l2 of each of them to the source's, by name with its scope.
-    end_points: rel_l2 of TF-Slim with the rounded weights to TF-Slim with the source's, both in float64.
-    """
-
-    dtypes: tuple[str, ...]
-    variables: Mapping[str, float]
-    end_points: Mapping[str, float]
-
-    @property
-    def worst(self) -> str:
-        """The end point that moved most."""
-        return max(self.end_points, key=lambda name: self.end_points[name])
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "dtypes": list(self.dtypes),
-            "variables": dict(self.variables),
-            "end_points": {name: _finite(error) for name, error in self.end_points.items()},
-            "worst": self.worst,
-        }
-
-
-@dataclass(frozen=True)
-class Report:
-    """The comparison of every end point, in the network's order, and of the weights themselves.
-
-    One input cannot show every difference: what a ReLU holds at 0 is equal whatever its weights are. So a variable of
-    the converted file that is not the source's, bit for bit, is a difference too. Where the file's dtype holds fewer
-    bits, the source's weights are rounded to it, and TF-Slim runs with the rounded ones: the verdict is about the port,
-    and what rounding costs stands beside it.
-
-    judge: whose graph code the TF-Slim graph is: `slimport.nets`, or a module of `tf_slim`.
-    reader: whose reader the reference's weights came through: `tensorflow`, or `slimport` for files that TensorFlow's
-      own reader does not take.
-    reference: the trace that TF-Slim's side came from; None if the TF-Slim graph ran here.
-    rounded: where the converted file's weights are the source's, rounded.
-    other: the same comparison in the other dtype, where that was measured too; it counts for the verdict.
-    notes: what a reader must know of how the port's end points came about, and of both sides' variables, where they are
-      not the source's as they are.
-    """
-
-    network: str
-    target: str
-    dtype: str
-    device: str
-    judge: str
-    backend: str
-    reader: str
-    input_shape: tuple[int, ...]
     rows: tuple[Row, ...]
-    weights_compared: int = 0
-    weights_different: tuple[str, ...] = ()
-    reference: str | None = None
-    rounded: RoundedWeights | None = None
-    other: Report | None = None
-    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether all that was measured is equal."""
-        return all(report.equal for report in self.by_dtype.values())
+        """Whether there are end points, and all are within their limits."""
+        return bool(self.rows) and all(row.ok for row in self.rows)
 
     @property
-    def equal(self) -> bool:
-        """The verdict in this dtype alone."""
-        return bool(self.rows) and all(row.ok for row in self.rows) and not self.weights_different
-
-    @property
-    def by_dtype(self) -> dict[str, Report]:
-        """This report and the other, float64 first."""
-        both = [self] if self.other is None else [self, self.other]
-        return {report.dtype: report for report in sorted(both, key=lambda report: report.dtype, reverse=True)}
+    def beyond(self) -> tuple[Row, ...]:
+        """The rows beyond their limits."""
+        return tuple(row for row in self.rows if not row.ok)
 
     @property
     def worst(self) -> Row:
         """The row that comes closest to its limit, or exceeds it most."""
         return max(self.rows, key=lambda row: row.fraction_of_limit)
 
-    @property
-    def first_difference(self) -> str | None:
-        """The first end point, in the network's order, that exceeds a limit or has a variable that differs."""
-        beyond = {row.name for report in self.by_dtype.values() for row in report.rows if not row.ok}
-        return next(
-            (row.name for row in self.rows if row.name in beyond or row.name in self.different_by_end_point), None
-        )
-
-    @cached_property
-    def different_by_end_point(self) -> dict[str, list[str]]:
-        """The different variables by the end point that they belong to: the longest name that they stand under.
-
-        What is under none, the last BatchNorm, belongs to the last end point.
-        """
-        names = {row.name for row in self.rows}
-        found: dict[str, list[str]] = {}
-        for variable in self.weights_different:
-            owner = variable
-            while owner and owner not in names:
-                owner = owner.rpartition("/")[0]
-            found.setdefault(owner or self.rows[-1].name, []).append(variable)
-        return found
-
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; what is not finite is null."""
-        data = {
-            "ok": self.ok,
-            "dtype": self.dtype,
-            "device": self.device,
-            "target": self.target,
-            "judge": self.judge,
-            "network": self.network,
-            "backend": self.backend,
-            "reader": self.reader,
-            "reference": self.reference,
-            "input_shape": list(self.input_shape),
-            "end_points": [row.to_json() for row in self.rows],
-            "worst": self.worst.to_json(),
-            "first_difference": self.first_difference,
-            "weights": {"compared": self.weights_compared, "different": list(self.weights_different)},
-            "rounded": self.rounded and self.rounded.to_json(),
-            "notes": list(self.notes),
-        }
-        if self.other is not None:
-            data["other"] = self.other.to_json()
-        return data
+        return {"end_points": [row.to_json() for row in self.rows], "worst": self.worst.to_json()}
 
 
 def compare(
@@ -262,5 +156,6 @@ def seeded_images(shape: tuple[int, ...], seed: int) -> Array:
     return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """The value, or None where JSON has no number for it."""
     return value if np.isfinite(value) else None

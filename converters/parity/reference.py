@@ -1,18 +1,31 @@
-"""TF-Slim's side of a comparison: one network with its weights, on one input."""
+"""TF-Slim's side of a comparison: a network with its weights, on one input."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from converters.errors import InputError, first_line
-from converters.mapping import Array
 from converters.parity import tf_slim
 from converters.parity.compare import Row, compare, rounding_of, seeded_images
-from converters.sources import Source
-from slimport.networks import Network
+from converters.variables import Array
+from converters.weights.source import Source
+from slimport.networks import GraphNetwork, Network
+
+
+class Input(NamedTuple):
+    """The input that is asked for, uniform in [-1, 1].
+
+    size: height and width; None is the network's default image size, or the trace's.
+    batch: number of images; None is 1, or the trace's.
+    seed: of the random numbers; None is 0, or the trace's.
+    """
+
+    size: tuple[int, int] | None = None
+    batch: int | None = None
+    seed: int | None = None
 
 
 class SlimSide(ABC):
@@ -20,12 +33,18 @@ class SlimSide(ABC):
 
     They come from a graph that runs here (`Reference`), or from a recording of one (`tracing.Trace`).
 
+    network: the description.
     images: the input, [batch, height, width, in_channels], of float32 values.
+    seed: of the input.
     weights: the variables by name relative to the scope.
+    reader: whose reader read them, as `tf_slim.weights`.
     """
 
+    network: Network
     images: Array
+    seed: int
     weights: Mapping[str, Array]
+    reader: str
 
     @property
     @abstractmethod
@@ -60,7 +79,13 @@ class SlimSide(ABC):
         Raises:
           ValueError: an end point is missing or unknown.
         """
-        return compare(port, self.truth, self.rounding if dtype == "float32" else None)
+        truth = self.truth
+        if isinstance(self.network, GraphNetwork):
+            # What runs inside a layer's module, as a PReLU may, has no end point before it. Every output must be there.
+            outputs = {point.name for point in self.network.recorded.end_points if not point.scoped}
+            truth = {name: value for name, value in truth.items() if name in port or name in outputs}
+            port = _comparable(truth, port)
+        return compare(port, truth, self.rounding if dtype == "float32" else None)
 
 
 class Reference(SlimSide):
@@ -72,7 +97,7 @@ class Reference(SlimSide):
       weights: variables by name relative to the scope.
       images: [batch, height, width, in_channels], of float32 values, so that graphs of both dtypes see
         the same numbers.
-      progress: is told what is going on.
+      progress: called with what is being done.
       batch_norm_scale: whether BatchNorm has a gamma. Without, those among the weights, ones, are not used.
       arguments: of the network, as the family's `arguments` lists them.
     """
@@ -89,6 +114,7 @@ class Reference(SlimSide):
         **arguments: Any,
     ) -> None:
         self._batch_norm_scale = batch_norm_scale
+        self.seed, self.reader = 0, "slimport"
         self.network, self.scope, self.weights, self.images = network, scope, weights, images
         self._progress, self._arguments = progress, arguments
 
@@ -134,13 +160,13 @@ class Reference(SlimSide):
 
 
 def all_arguments(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a source's network, the defaults among them.
+    """All arguments of a source's network: those that are given, then those that it was built with, then defaults.
 
     Raises:
       InputError: the network takes no such argument.
     """
     try:
-        return source.network.with_defaults(given)
+        return source.network.with_defaults({**source.arguments, **given})
     except ValueError as error:
         raise InputError(f"{source.path}: {first_line(error)}") from error
 
@@ -148,28 +174,23 @@ def all_arguments(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
 def run_slim(
     source: Source,
     arguments: Mapping[str, Any],
-    *,
-    size: tuple[int, int] | None,
-    batch: int | None,
-    seed: int | None,
+    asked: Input,
     progress: Callable[[str], None],
-) -> tuple[Reference, str]:
-    """The TF-Slim graph of a source on a seeded input, with its truth computed, and whose reader read the weights.
+) -> Reference:
+    """The TF-Slim graph of a source on a seeded input, with its truth computed.
 
     Args:
       source: the weights.
       arguments: of the network, all of them.
-      size: height and width of the input; None is the network's default image size.
-      batch: number of images; None is 1.
-      seed: of the input; None is 0.
-      progress: is told what is going on.
+      asked: the input.
+      progress: called with what is being done.
 
     Raises:
       InputError: TF-Slim refuses the arguments or the input, or TensorFlow is not installed.
     """
     network = source.network
     side = network.default_image_size
-    images = seeded_images((batch or 1, *(size or (side, side)), network.in_channels), seed or 0)
+    images = seeded_images((asked.batch or 1, *(asked.size or (side, side)), network.in_channels), asked.seed or 0)
     progress(f"reading {source.path}")
     weights, reader = tf_slim.weights(source)
     reference = Reference(
@@ -181,8 +202,18 @@ def run_slim(
         batch_norm_scale=source.recognition.scaled,
         **arguments,
     )
+    reference.seed, reference.reader = asked.seed or 0, reader
     try:
         _ = reference.truth
     except ValueError as error:
         raise InputError(f"{source.path}: {first_line(error)}") from error
-    return reference, reader
+    return reference
+
+
+def _comparable(truth: Mapping[str, Array], port: Mapping[str, Array]) -> dict[str, Array]:
+    """The port's end points that the judge has too, in the judge's layout: a graph may be in NCHW."""
+    found = {}
+    for name in truth.keys() & port.keys():
+        array = port[name]
+        found[name] = array.transpose(0, 3, 1, 2) if array.ndim == 4 and array.shape != truth[name].shape else array
+    return found

@@ -9,8 +9,8 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 from converters import frameworks
-from converters.mapping import Array
-from converters.sources import Source
+from converters.variables import Array
+from converters.weights.source import Source
 from slimport.graph import scoped
 from slimport.networks import Network
 
@@ -24,16 +24,16 @@ def weights(source: Source) -> tuple[dict[str, Array], str]:
     refuses some files that slimport reads, and a converted file is not one that it knows.
     """
     if source.checkpoint is not None:
-        frameworks.import_nets()
+        frameworks.require("slimport.nets")
         import tensorflow as tf
 
         try:
             reader = tf.train.load_checkpoint(str(source.checkpoint.path))
             return {
-                name: origin.filled(source.dtypes[name])
-                if origin.stored is None
-                else origin.array(reader.get_tensor(origin.stored))
-                for name, origin in source.origins.items()
+                name: assignment.filled(source.dtypes[name])
+                if assignment.stored is None
+                else assignment.array(reader.get_tensor(assignment.stored))
+                for name, assignment in source.assignments.items()
             }, "tensorflow"
         except (tf.errors.OpError, ValueError, TypeError, RuntimeError):
             pass
@@ -47,7 +47,7 @@ def judge(network: Network) -> str:
 
 
 def _builder(network: Network) -> Any:
-    return import_module(f"{frameworks.import_nets().__name__}.{network.family}")
+    return import_module(f"{frameworks.require('slimport.nets').__name__}.{network.family}")
 
 
 @contextmanager
@@ -128,7 +128,10 @@ class SlimGraph:
         if absent := [name for name in weights if name not in self._variables]:
             # Slim makes Inception's auxiliary head for the size of the images.
             raise ValueError(f"the TF-Slim graph for images of this size has no variable {scoped(scope, absent[0])}")
-        self._session = tf.Session(graph=self.graph, config=tf.ConfigProto(device_count={"GPU": 0}))
+        config = tf.ConfigProto(device_count={"GPU": 0})
+        # To optimize a graph takes longer than to run it once. In float32, what is fused decides on the rounding.
+        config.graph_options.rewrite_options.disable_meta_optimizer = dtype == "float64"
+        self._session = tf.Session(graph=self.graph, config=config)
         # A variable's initializer assigns its second input, which is fed with the weights.
         initializers = {name: variable.initializer for name, variable in self._variables.items()}
         self._session.run(

@@ -1,7 +1,7 @@
 """`trace`: TF-Slim's end points in a file, for machines without TensorFlow.
 
-A trace holds all that a verdict depends on: the input; TF-Slim's end points in float64, bit for bit; and its rel_l2 in
-float32 at each of them. A digest of the weights says whose they are.
+A trace has everything that a verdict depends on: the input; TF-Slim's end points in float64, bit for bit; and its
+rel_l2 in float32 at each of them. A digest of the weights says whose they are.
 
 The file is a `.npz` of plain arrays; nothing in it is ever unpickled:
 
@@ -9,11 +9,11 @@ The file is a `.npz` of plain arrays; nothing in it is ever unpickled:
 - `images`: float32 [batch, height, width, channels].
 - `rounding`: float64 [1, end points]. Earlier traces have several runs, of which the first is read.
 - `end_point_<n>`: bytes [8, size], the end point's float64 numbers, little-endian, the first bytes of all of them
-  first. Random numbers do not compress, but their exponents do, and what a ReLU holds at 0.
+  first. Random numbers do not compress, but their exponents do, and so do the zeros that a ReLU gives.
 
 An end point that is another one, or the sum of two (a unit's output is its shortcut's and its last convolution's), is
-not stored but computed: IEEE addition gives the same bits everywhere. That is tried on the numbers themselves, so it
-holds whatever the network is, and saves two fifths of the file.
+not stored but computed: IEEE addition gives the same bits everywhere. The numbers themselves decide on it, whatever the
+network is. This saves two fifths of the file.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ from numpy.typing import NDArray
 
 from converters import frameworks
 from converters.errors import InputError, first_line
-from converters.mapping import Array
-from converters.parity.reference import Reference, SlimSide, all_arguments, run_slim
-from converters.sources import PathLike, Source, open_source
-from converters.targets.atomic import atomic, check_destination
-from converters.views import AS_IT_IS, View
+from converters.files import atomic, check_destination
+from converters.parity.own_graph import run_judge
+from converters.parity.reference import Input, Reference, SlimSide, all_arguments
+from converters.variables import Array, PathLike
+from converters.weights.selection import EVERYTHING, Selection
+from converters.weights.source import Source, open_source
+from converters.weights.user_graph import BESIDE, GraphOptions
 from slimport import networks
 from slimport.networks import Network
 
@@ -48,7 +50,7 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Description:
-    """What a trace is of.
+    """The network, weights and input of a trace.
 
     network: its description, as `to_json`.
     scope: the model's scope in the end points' names.
@@ -71,7 +73,7 @@ class Description:
 
 
 class Trace(SlimSide):
-    """A trace that was read. It has `weights` once it was checked against their source."""
+    """A trace in a file; it has `weights` once it was checked against their source."""
 
     def __init__(
         self,
@@ -83,6 +85,7 @@ class Trace(SlimSide):
     ) -> None:
         self.path, self.description, self.images = path, description, images
         self.network = networks.from_json(description.network)
+        self.seed, self.reader = description.seed, description.reader
         self._truth, self._rounding = truth, rounding
 
     @property
@@ -107,15 +110,12 @@ class Trace(SlimSide):
         self,
         source: Source,
         arguments: Mapping[str, Any],
-        *,
-        size: tuple[int, int] | None = None,
-        batch: int | None = None,
-        seed: int | None = None,
+        asked: Input,
     ) -> None:
-        """Whether it is a trace of this source, run with these arguments; of an input's, None is the trace's.
+        """Checks that it is a trace of this source, run with these arguments on this input.
 
         Raises:
-          InputError: it is of something else.
+          InputError: it is not.
         """
         recorded = self.description
         if self.network != source.network:
@@ -129,7 +129,7 @@ class Trace(SlimSide):
                 f"{self.path}: recorded under scope {recorded.scope!r}, but {source.path} is under {source.scope!r}"
             )
         was = {**recorded.arguments, "size": self.images.shape[1:3], "batch": len(self.images), "seed": recorded.seed}
-        given = {name: value for name, value in (("size", size), ("batch", batch), ("seed", seed)) if value is not None}
+        given = {name: value for name, value in asked._asdict().items() if value is not None}
         other = {name: value for name, value in {**arguments, **given}.items() if was.get(name) != value}
         if other:
             then, now = (
@@ -152,7 +152,8 @@ def trace(
     batch: int | None = None,
     scope: str | None = None,
     step: int | None = None,
-    view: View = AS_IT_IS,
+    selection: Selection = EVERYTHING,
+    graph: GraphOptions = BESIDE,
     seed: int | None = None,
     progress: Callable[[str], None] = lambda _: None,
     **arguments: Any,
@@ -164,11 +165,12 @@ def trace(
       path: the `.npz` to write; it appears whole or not at all.
       size: height and width of the input; None is the network's default image size.
       batch: number of images; None is 1.
-      scope: which network, where the source holds several.
+      scope: which network, where the source has several.
       step: which checkpoint of a training run's directory; None is the newest.
-      view: what to take of the source's network.
+      selection: what to take of the source's network.
+      graph: the user's own TensorFlow graph.
       seed: of the input, uniform in [-1, 1]; None is 0.
-      progress: is told what is going on.
+      progress: called with what is being done.
       arguments: of the network (`global_pool`, `output_stride`, ...), as the family's `arguments` lists them.
 
     Raises:
@@ -178,17 +180,17 @@ def trace(
     if path.suffix != SUFFIX:
         raise InputError(f"{path}: a trace's name must end in {SUFFIX}")
     check_destination(path)
-    with open_source(source, scope, step, view) as opened:
+    with open_source(source, scope, step, selection, graph) as opened:
         network = opened.network
         arguments = all_arguments(opened, arguments)
-        reference, reader = run_slim(opened, arguments, size=size, batch=batch, seed=seed, progress=progress)
+        reference = run_judge(opened, arguments, Input(size, batch, seed), progress)
         description = Description(
             network=network.to_json(),
             scope=opened.scope,
             weights=weights_digest(network, reference.weights),
             arguments=arguments,
             seed=seed or 0,
-            reader=reader,
+            reader=reference.reader,
             versions=frameworks.versions("tensorflow", "tf_slim", "numpy", "slimport"),
             judge=reference.judge,
         )

@@ -1,17 +1,17 @@
 """No damage is silent: a damaged file is refused in one line, or read as if it were whole.
 
-`scripts/damage.py` does this some ten thousand times; here are some hundred of its cases.
+`scripts/studies/damage.py` does this some ten thousand times; here are some hundred of its cases.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import damage
 import numpy as np
 import pytest
 
 from converters.checkpoint import open_checkpoint
+from scripts.studies import damage
 
 
 @pytest.fixture(scope="module")

@@ -8,16 +8,16 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
-import forgery
 import numpy as np
 import pytest
 from cramjam import snappy
-from forgery import bundle_entry, bundle_header, message, number, v1_data, v1_metadata
 
 from converters import CheckpointError
 from converters.checkpoint import open_checkpoint, wire
 from converters.checkpoint.ordered_code import slice_key
 from converters.checkpoint.table import Table
+from scripts.studies import forgery
+from scripts.studies.forgery import bundle_entry, bundle_header, message, number, v1_data, v1_metadata
 
 ALL = [(0, -1)]
 
@@ -53,9 +53,9 @@ def test_what_is_forged_here_is_read_where_it_is_right(tmp_path: Path) -> None:
 
 
 ENTRIES: dict[str, tuple[bytes, str]] = {
-    "a shape of 2^60 elements": (bundle_entry([2**30, 2**30]), "4 bytes do not hold float32 of shape"),
-    "a shape that overflows 64 bits": (bundle_entry([2**62, 4, 2**62]), "do not hold float32 of shape"),
-    "a shape that wraps to the right size": (bundle_entry([2**62, 4, 1]), "do not hold float32 of shape"),
+    "a shape of 2^60 elements": (bundle_entry([2**30, 2**30]), "4 bytes are not those of float32 of shape"),
+    "a shape that overflows 64 bits": (bundle_entry([2**62, 4, 2**62]), "are not those of float32 of shape"),
+    "a shape that wraps to the right size": (bundle_entry([2**62, 4, 1]), "are not those of float32 of shape"),
     "a negative side": (bundle_entry([-4]), "a side of -4"),
     "a rank of 300": (bundle_entry([1] * 300), "a shape of more than 32 sides"),
     "a rank of 33": (bundle_entry([1] * 33), "a shape of more than 32 sides"),
@@ -71,14 +71,17 @@ ENTRIES: dict[str, tuple[bytes, str]] = {
     "a negative offset": (bundle_entry(offset=-4), "needs 4 bytes, and the file has only 16"),
     "an offset one beyond": (bundle_entry(offset=13), "needs 4 bytes, and the file has only 16"),
     "a shard that is not there": (bundle_entry(shard=1), "shard 1 of 1"),
-    "a size that is not the shape's": (bundle_entry([2], size=4), "4 bytes do not hold float32 of shape"),
+    "a size that is not the shape's": (bundle_entry([2], size=4), "4 bytes are not those of float32 of shape"),
     "no dtype": (bundle_entry(dtype=0), "is a variant, a resource or of a newer type"),
     "a dtype that is none": (bundle_entry(dtype=2**31), "is a variant, a resource or of a newer type"),
-    "more strings than bytes": (bundle_entry([2**40], dtype=7, size=16), "16 bytes do not hold 1099511627776 strings"),
-    "an empty tensor with bytes": (bundle_entry([0], size=4), "4 bytes do not hold float32"),
+    "more strings than bytes": (
+        bundle_entry([2**40], dtype=7, size=16),
+        "16 bytes are too few for 1099511627776 strings",
+    ),
+    "an empty tensor with bytes": (bundle_entry([0], size=4), "4 bytes are not those of float32"),
     "a number where the shape should be": (number(1, 1) + number(2, 4), "a number where bytes should be"),
     "a shape where the size should be": (number(1, 1) + message(5, b"xxxx"), "bytes where a number should be"),
-    "a field that is there twice": (bundle_entry() + number(5, 8), "field 5 is there twice"),
+    "a field that occurs twice": (bundle_entry() + number(5, 8), "field 5 occurs twice"),
     "a varint that does not end": (b"\x80" * 11, "a varint that does not end"),
     "a varint of 70 bits": (b"\x08" + b"\xff" * 9 + b"\x7f", "a varint that does not end"),
     "a message beyond the entry": (number(1, 1) + b"\x12\xff\xff\xff\xff\x0f", "claims 4294967295 bytes"),
@@ -90,8 +93,8 @@ ENTRIES: dict[str, tuple[bytes, str]] = {
     "a slice of another rank": (bundle_entry([4], slices=[[(0, 4), (0, 1)]]), "a slice of rank 2"),
     "slices that leave a gap": (bundle_entry([4], slices=[[(0, 1)], [(2, 2)]]), "do not cover the shape"),
     "a slice listed twice": (bundle_entry([4], slices=[[(0, 2)], [(0, 2)]]), "listed twice"),
-    "slices that are not there": (bundle_entry([4], slices=[[(0, 2)], [(2, 2)]]), "does not hold it"),
-    "a slice of 2^60 elements": (bundle_entry([2**60], slices=[[(0, -1)]]), "does not hold it"),
+    "slices that are not there": (bundle_entry([4], slices=[[(0, 2)], [(2, 2)]]), "has no entry for it"),
+    "a slice of 2^60 elements": (bundle_entry([2**60], slices=[[(0, -1)]]), "has no entry for it"),
 }
 
 
@@ -237,7 +240,7 @@ TABLES: dict[str, tuple[Callable[[], bytes], str]] = {
         "reaches beyond it",
     ),
     "keys that grow": (lambda: index([(b"z", growing_keys())]), "longer than can be"),
-    "a key that is there twice": (
+    "a key that occurs twice": (
         lambda: index([(b"z", forgery.block([HEADER, (b"w", b""), (b"w", b"")]))]),
         "not above the one",
     ),
@@ -343,18 +346,21 @@ V1: dict[str, tuple[list[tuple[bytes, bytes]], str]] = {
         [meta("w", [1] * 65, [ALL * 65]), v1_data("w", ALL * 65, FLOATS)],
         "a shape of more than 32 sides",
     ),
-    "a variable that is not there": ([meta("w", [4], [ALL])], "the metadata lists it, but the file does not hold it"),
+    "a variable that is not there": (
+        [meta("w", [4], [ALL])],
+        "the metadata lists it, but the file does not contain it",
+    ),
     "a variable without slices": ([meta("w", [4], [])], "do not cover the shape"),
     "an entry that is another's": (
         [meta("w", [4], [ALL]), v1_data("w", ALL, FLOATS, said="v")],
         "its entry is that of 'v'",
     ),
-    "fewer values": ([meta("w", [5], [ALL]), v1_data("w", ALL, FLOATS)], "16 bytes do not hold 5 values of float32"),
-    "more values": ([meta("w", [3], [ALL]), v1_data("w", ALL, FLOATS)], "16 bytes do not hold 3 values of float32"),
-    "a part of a value": ([meta("w", [4], [ALL]), v1_data("w", ALL, message(5, bytes(15)))], "15 bytes do not hold"),
+    "fewer values": ([meta("w", [5], [ALL]), v1_data("w", ALL, FLOATS)], "16 bytes are not 5 values of float32"),
+    "more values": ([meta("w", [3], [ALL]), v1_data("w", ALL, FLOATS)], "16 bytes are not 3 values of float32"),
+    "a part of a value": ([meta("w", [4], [ALL]), v1_data("w", ALL, message(5, bytes(15)))], "15 bytes are not"),
     "values of another type": (
         [meta("w", [4], [ALL]), v1_data("w", ALL, message(6, bytes(32)))],
-        "0 bytes do not hold",
+        "0 bytes are not",
     ),
     "values that are not packed": (
         [meta("w", [1], [ALL]), v1_data("w", ALL, number(5, 1))],
@@ -362,7 +368,7 @@ V1: dict[str, tuple[list[tuple[bytes, bytes]], str]] = {
     ),
     "values in two fields": (
         [meta("w", [4], [ALL]), v1_data("w", ALL, message(5, bytes(8)) * 2)],
-        "field 5 is there twice",
+        "field 5 occurs twice",
     ),
     "fewer varints": ([meta("w", [4], [ALL], 3), v1_data("w", ALL, message(7, b"\1\2\3"))], "values where 4 should be"),
     "more varints": (
@@ -383,7 +389,7 @@ V1: dict[str, tuple[list[tuple[bytes, bytes]], str]] = {
     ),
     "a dtype that V1 does not have": (
         [meta("w", [4], [ALL], 24), v1_data("w", ALL, message(7, b"\1\2\3\4"))],
-        "float8_e5m2, which the V1 format does not hold",
+        "float8_e5m2, which the V1 format does not have",
     ),
     "fewer strings": ([meta("w", [2], [ALL], 7), v1_data("w", ALL, message(8, b"x"))], "1 strings where 2 should be"),
     "more strings": ([meta("w", [1], [ALL], 7), v1_data("w", ALL, message(8, b"") * 9)], "9 strings where 1 should be"),
@@ -421,7 +427,7 @@ def test_a_snappy_bomb_within_the_ratio_is_bounded_by_the_file(tmp_path: Path) -
 
 def test_tensorflow_reads_compressed_blocks_too(tmp_path: Path) -> None:
     """The other side of `snappy`: what is compressed as TensorFlow compresses is read as TensorFlow reads it."""
-    import damage
+    from scripts.studies import damage
 
     from .conftest import assert_same, random_array, restore, save_v1, save_v2
 

@@ -30,7 +30,8 @@ def test_numpy_and_crc32c_are_all_that_is_imported(tmp_path: Path) -> None:
     ).split()
     heavy = {"tensorflow", "torch", "keras", "ml_dtypes", "cramjam", "tarfile", "gzip", "click", "rich"}
     assert not heavy.intersection(loaded)
-    own = {"converters", "numpy", "crc32c", "google_crc32c"}
+    assert {name for name in loaded if name.startswith("slimport")} == {"slimport", "slimport.files"}
+    own = {"converters", "slimport", "numpy", "crc32c", "google_crc32c"}
     standard = set(sys.stdlib_module_names) | {"__main__", "sitecustomize", "_distutils_hack"}
     others = {name.split(".")[0] for name in loaded} - own - standard
     # What an editable install of this or another project adds to every process.
@@ -117,8 +118,9 @@ def test_a_checkpoint_is_a_mapping(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("module", "dtype"), [("ml_dtypes", "bfloat16"), ("cramjam", "snappy")])
 def test_an_extra_that_is_missing_is_named(module: str, dtype: str, tmp_path: Path) -> None:
-    import damage
     import ml_dtypes
+
+    from scripts.studies import damage
 
     write_checkpoint(tmp_path / "c", {"w": np.zeros(300, ml_dtypes.bfloat16)})
     if module == "cramjam":

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +111,9 @@ def test_a_checkpoint_can_be_written_over_itself(tmp_path: Path) -> None:
     [
         ({"w": np.zeros(2, "M8[s]")}, "w: TensorFlow has no dtype"),
         ({"w": np.array([1, None], object)}, "w: an array of objects that are not strings"),
-        ({"": np.zeros(1)}, "a name that is empty"),
+        ({"": np.zeros(1)}, "an empty name"),
         ({"\ud800": np.zeros(1)}, "a name that is not Unicode"),
-        ([("w", np.zeros(1)), ("w", np.zeros(1))], "there twice"),
+        ([("w", np.zeros(1)), ("w", np.zeros(1))], "a second variable of this name"),
     ],
 )
 def test_what_tensorflow_cannot_hold_is_refused_and_leaves_nothing(variables: Any, match: str, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_places_that_cannot_be_written_to(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"the folder .* does not exist"):
         write_checkpoint(tmp_path / "none" / "c", {"w": np.zeros(1)})
     save_v1(tmp_path / "old", {"w": np.zeros(1)})
-    with pytest.raises(InputError, match="a V1 checkpoint stands there"):
+    with pytest.raises(InputError, match="a V1 checkpoint has this name"):
         write_checkpoint(tmp_path / "old", {"w": np.zeros(1)})
     with pytest.raises(InputError, match="cannot be written: File name too long"):
         write_checkpoint(tmp_path / ("n" * 250), {"w": np.zeros(1)})
@@ -141,12 +141,11 @@ def is_whole(prefix: Path, arrays: Arrays) -> bool:
         return set(checkpoint) == set(arrays) and all(np.array_equal(checkpoint[n], a) for n, a in arrays.items())
 
 
-# Runs in a process of its own, which kills itself at the NUMBER-th call that changes the disk.
+# For every number that it reads, a process that kills itself at the call of this number that changes the disk.
 KILLED = """
 import os, signal, sys, numpy
 from pathlib import Path
 from converters.checkpoint import write_checkpoint
-left = int(sys.argv[2])
 def counted(call):
     def wrapped(*arguments, **options):
         global left
@@ -158,12 +157,35 @@ def counted(call):
 os.fsync = counted(os.fsync)
 for name in ("open", "replace", "unlink"):
     setattr(Path, name, counted(getattr(Path, name)))
-write_checkpoint(sys.argv[1], {"w": -numpy.arange(60, dtype=numpy.float32), "v": numpy.ones(3)})
+for moment in sys.stdin:
+    left = int(moment)
+    if not (child := os.fork()):
+        write_checkpoint(sys.argv[1], {"w": -numpy.arange(60, dtype=numpy.float32), "v": numpy.ones(3)})
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
+@pytest.fixture
+def killed(tmp_path: Path) -> Iterator[Callable[[int], int]]:
+    """Writes the new checkpoint in a process that is killed at a moment; returns its exit code."""
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "c")]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def code(moment: int) -> int:
+            print(moment, file=process.stdin, flush=True)
+            return int(process.stdout.readline())
+
+        yield code
+        process.stdin.close()
+
+
 @pytest.mark.parametrize("generation", [1, 2])
-def test_killed_at_any_moment_there_is_the_old_checkpoint_or_the_new(generation: int, tmp_path: Path) -> None:
+def test_killed_at_any_moment_there_is_the_old_checkpoint_or_the_new(
+    generation: int, killed: Callable[[int], int], tmp_path: Path
+) -> None:
     prefix = tmp_path / "c"
     outcomes = []
     for moment in range(40):
@@ -171,7 +193,7 @@ def test_killed_at_any_moment_there_is_the_old_checkpoint_or_the_new(generation:
         tmp_path.mkdir()
         for _ in range(generation):
             write_checkpoint(prefix, OLD)
-        done = subprocess.run([sys.executable, "-c", KILLED, str(prefix), str(moment)], cwd=ROOT, check=False)
+        code = killed(moment)
         whole = [is_whole(prefix, arrays) for arrays in (OLD, NEW)]
         assert any(whole), moment
         outcomes.append(whole.index(True))
@@ -179,10 +201,10 @@ def test_killed_at_any_moment_there_is_the_old_checkpoint_or_the_new(generation:
         write_checkpoint(prefix, NEW)
         assert is_whole(prefix, NEW)
         assert len([path for path in tmp_path.iterdir() if path.name.startswith("c.data")]) in (1, 2, 3)
-        if done.returncode == 0:
+        if code == 0:
             break
-        assert done.returncode == -signal.SIGKILL
-    assert done.returncode == 0
+        assert code == -signal.SIGKILL
+    assert code == 0
     assert outcomes == sorted(outcomes)
     assert set(outcomes) == {0, 1}
 

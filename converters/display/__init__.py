@@ -1,0 +1,1 @@
+"""Text, trees, plots and pages for people."""

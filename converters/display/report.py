@@ -1,0 +1,100 @@
+"""What `verify` prints, and the files that it draws."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from converters import frameworks
+from converters.display import page as pages
+from converters.display import plot as plots
+from converters.errors import InputError
+from converters.files import check_destination
+from converters.parity.compare import FLOAT32_RULE, FLOAT64_LIMIT, Row
+from converters.parity.report import Report
+from converters.variables import PathLike
+
+
+def check_outputs(plot: PathLike | None, page: PathLike | None, inputs: Iterable[Any]) -> None:
+    """Checks that the files can be written, before anything is computed.
+
+    Raises:
+      InputError: they cannot, or would overwrite what is compared, or what draws them is not installed.
+    """
+    wanted = [(Path(path), ends) for path, ends in ((plot, plots.SUFFIXES), (page, pages.SUFFIXES)) if path is not None]
+    for path, suffixes in wanted:
+        if path.suffix.lower() not in suffixes:
+            raise InputError(f"{path}: the name must end in {' or '.join(suffixes)}")
+        check_destination(path)
+        if any(isinstance(given, str | os.PathLike) and Path(given).resolve() == path.resolve() for given in inputs):
+            raise InputError(f"{path}: is what is compared; write to another file")
+    if wanted:
+        frameworks.require("matplotlib.figure")
+    if page is not None:
+        frameworks.require("jinja2")
+
+
+def report_text(report: Report) -> str:
+    """Every end point, what was compared, and the verdict in each dtype, for a terminal."""
+    width = max(len(row.name) for row in report.rows)
+    title = f"{'end point':<{width}}  {'shape':<19} {'rel_l2':>9} {'max_abs':>9}"
+    lines = [title + (f" {'TF-Slim':>9} {'ratio':>6}" if report.dtype == "float32" else "")]
+    for row in report.rows:
+        lines.append(_row_text(row, width) + ("" if row.ok else f"  {_red('DIFFERS')}"))
+        lines += [f"  {_red('DIFFERS')}: {text}" for text in report.differences.get(row.name, [])]
+    height, width = report.input_shape[1:3]
+    lines += [
+        "",
+        f"{report.network} on {report.backend}, {report.device}, {' and '.join(report.by_dtype)}, "
+        f"batch {report.input_shape[0]} of {height}x{width}",
+        f"judge: {report.judge}, with weights read by {report.reader}",
+    ]
+    if report.reference is not None:
+        lines.append(f"reference: {report.reference.name}, recorded from the TF-Slim graph")
+    prefixes = {dtype: f"{dtype}: " if len(report.by_dtype) > 1 else "" for dtype in report.by_dtype}
+    for dtype, prefix in prefixes.items():
+        worst = report.by_dtype[dtype].worst
+        lines.append(f"{prefix}worst: {worst.name}: rel_l2 {worst.rel_l2:.2e}, limit {worst.limit:.2e}")
+    lines += [*_weights_text(report), *(f"note: {note}" for note in report.notes)]
+    return "\n".join(lines + [prefix + _verdict_text(report, dtype) for dtype, prefix in prefixes.items()])
+
+
+def _weights_text(report: Report) -> Iterator[str]:
+    if report.weights_compared:
+        same = report.weights_compared - len(report.weights_different)
+        as_rounded = f" rounded to {' and '.join(report.rounded.dtypes)}" if report.rounded else ""
+        yield f"weights: {same} of {report.weights_compared} variables are the source's{as_rounded}, bit for bit"
+    if report.rounded:
+        moved, output = report.rounded.end_points, report.rows[-1].name
+        yield (
+            f"rounding: TF-Slim ran with the rounded weights; against the source's own, that moves its end points by "
+            f"rel_l2 {moved[report.rounded.worst]:.2e} at worst ({report.rounded.worst}), {output} by "
+            f"{moved[output]:.2e}"
+        )
+
+
+def _verdict_text(report: Report, dtype: str) -> str:
+    comparison = report.by_dtype[dtype]
+    count = len(comparison.rows)
+    if report.equal(dtype):
+        limit = FLOAT32_RULE if dtype == "float32" else f"{FLOAT64_LIMIT:.0e}"
+        return f"{click.style('equal', fg='green', bold=True)}: all {count} end points within {limit}"
+    beyond = f"{len(comparison.beyond)} of {count} end points"
+    return f"{_red('DIFFERENT')}: {beyond}; it begins at {report.first_difference}"
+
+
+def _row_text(row: Row, width: int) -> str:
+    shape = "x".join(map(str, row.shape))
+    text = f"{row.name:<{width}}  {shape:<19} {row.rel_l2:9.2e} {row.max_abs:9.2e}"
+    if row.slim_rel_l2 is not None:
+        ratio = "" if row.ratio is None else f"{row.ratio:6.2f}"
+        text += f" {row.slim_rel_l2:9.2e} {ratio:>6}"
+    return text
+
+
+def _red(text: str) -> str:
+    return click.style(text, fg="red", bold=True)

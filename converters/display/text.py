@@ -1,0 +1,93 @@
+"""The results of commands as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from converters.weights import training_state
+
+if TYPE_CHECKING:
+    from converters.batch import Outcome
+    from converters.conversion import Conversion
+    from converters.prediction import Predictions
+    from converters.remote import Fetched
+    from converters.remote.zoo import Release
+
+
+def formats_text() -> str:
+    """A line for each framework: the suffixes of its files."""
+    from converters.formats import FORMATS
+
+    suffixes: dict[str, list[str]] = {}
+    for format_ in FORMATS:
+        suffixes.setdefault(format_.framework, []).extend(format_.suffixes)
+    return "\n".join(f"{name:<12} {' '.join(found)}".replace(" /", " a folder") for name, found in suffixes.items())
+
+
+def conversion_text(done: Conversion, source: str, extras: str | None) -> str:
+    """The converted network, and a line for everything that a user should know of it.
+
+    Args:
+      done: the conversion.
+      source: its source, as the user named it.
+      extras: the file of the raw variables.
+    """
+    lines = [f"{done.destination}: {done.recognition}, from {source}"]
+    if done.rounding:
+        lines.append(f"rounded: {done.rounding}")
+    lines += done.recognition.notes()
+    if done.extras:
+        lines.append(f"{extras}: {len(done.extras)} variables, raw")
+    label = "other variables" if done.extras else "left out"
+    lines += [f"{label}: {line}" for line in training_state.described(done.recognition.extras)]
+    return "\n".join(lines)
+
+
+def outcomes_text(outcomes: Sequence[Outcome], folder: str) -> str:
+    """The number of conversions with each status, then a line for each."""
+    counts = ", ".join(
+        f"{count} {status}"
+        for status in ("converted", "skipped", "failed")
+        if (count := sum(outcome.status == status for outcome in outcomes))
+    )
+    lines = [f"{folder}: {counts}"]
+    width = max(len(outcome.job.destination.name) for outcome in outcomes)
+    for outcome in outcomes:
+        status = click.style(f"{outcome.status:<9}", fg="red" if outcome.status == "failed" else None)
+        seconds = f"{outcome.seconds:5.1f} s" if outcome.seconds else " " * 7
+        lines.append(f"  {status}  {outcome.job.destination.name:<{width}}  {seconds}  {outcome.message}".rstrip())
+    return "\n".join(lines)
+
+
+def predictions_text(found: Predictions) -> str:
+    """Each image with its classes, a line each."""
+    lines = []
+    for prediction in found.images:
+        lines.append(str(prediction.image))
+        for guess in prediction.top:
+            lines.append(f"  {guess.probability:7.2%}  {guess.index:>4}  {guess.name or ''}".rstrip())
+    return "\n".join(lines)
+
+
+def fetched_text(files: Sequence[Fetched]) -> str:
+    """The files as `sha256sum` prints them."""
+    return "\n".join(f"{file.sha256}  {file.path}" for file in files)
+
+
+def zoo_text(releases: Mapping[Release, Fetched | None]) -> str:
+    """A table of the releases, and the files of those in the cache."""
+    return "\n".join(_zoo_lines(releases))
+
+
+def _zoo_lines(releases: Mapping[Release, Fetched | None]) -> Iterator[str]:
+    yield f"{'name':<25} {'classes':>7} {'image':>7} {'preprocessing':<13} {'top 1':>6} {'weights':>8}  url"
+    for release, file in releases.items():
+        yield (
+            f"{release.name:<25} {release.classes:>7} {release.image_size:>3}x{release.image_size} "
+            f"{release.preprocessing:<13} {release.top_1:>5.1f}% {release.parameters * 4 / 1e6:>5.0f} MB  {release.url}"
+        )
+        if file is not None:
+            yield f"  fetched: {file.path}, SHA-256 {file.sha256}"

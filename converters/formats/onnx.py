@@ -1,0 +1,95 @@
+"""`.onnx`: for ONNX Runtime and other readers of ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import slimport
+from converters import frameworks
+from converters.files import atomic, check_destination
+from converters.formats import programs
+from converters.formats.base import Format, OpenFile, Weights, pytorch_file
+from converters.formats.models import pytorch_model
+from converters.variables import Array
+
+OPSET = 18
+"""PyTorch's exporter writes it without a conversion between opsets, and ONNX Runtime has read it since 1.14 (2023)."""
+
+
+@contextmanager
+def open_file(path: Path, step: int | None = None) -> Iterator[OpenFile]:  # noqa: ARG001
+    """Opens a file: its initializers with PyTorch's names. Others are constants of the program."""
+    model, description = programs.load_onnx(path)
+    from onnx.helper import tensor_dtype_to_np_dtype
+    from onnx.numpy_helper import to_array
+
+    initializers = {tensor.name: tensor for tensor in model.graph.initializer if "." in tensor.name}
+    tensors = {
+        name: (tuple(tensor.dims), np.dtype(tensor_dtype_to_np_dtype(tensor.data_type)))
+        for name, tensor in initializers.items()
+    }
+
+    def read(name: str) -> Array:
+        array: Array = to_array(initializers[name])
+        return array
+
+    yield pytorch_file(path, "onnx", tensors, read, description)
+
+
+def write(weights: Weights, path: Path) -> None:
+    """Writes the model, with the weights as they are (BatchNorm is not folded) and the network's arguments.
+
+    Values inside it that are end points have slim's names for them.
+    """
+    check_destination(path)
+    torch = frameworks.require("torch")
+    weights = weights.without_auxiliary()
+    frameworks.require("onnxscript")
+    import onnx_ir
+    from onnxscript.optimizer import fold_constants, remove_unused_nodes
+
+    program, end_points = programs.export_end_points(pytorch_model(weights))
+    with frameworks.quiet():
+        model = torch.onnx.export(
+            program,
+            dynamo=True,
+            optimize=False,
+            opset_version=OPSET,
+            verbose=False,
+            input_names=[programs.IMAGES],
+            dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
+        ).model
+        output, *values = model.graph.outputs
+        del model.graph.outputs[1:]
+        # Removes `predictions`, which only an end point needs; folds constant computations on shapes.
+        fold_constants(model)
+        remove_unused_nodes(model)
+    output.name = "logits" if weights.network.num_classes else "features"
+    names = _name(dict(zip(end_points, values, strict=True)), model.graph)
+    for node in model.graph.all_nodes():
+        # Lines of code of the machine that exported it.
+        node.metadata_props.clear()
+    model.producer_name, model.producer_version = "slimport", slimport.__version__
+    model.metadata_props[programs.NOTES] = programs.notes(weights.description(), names)
+    with atomic(path) as temporary:
+        onnx_ir.save(model, temporary)
+
+
+def _name(end_points: dict[str, Any], graph: Any) -> dict[str, str]:
+    """Names the values of a graph by their end points, and returns the name of each end point's value."""
+    there = {id(value) for node in graph.all_nodes() for value in node.outputs}
+    named = {id(value): value for value in graph.outputs}
+    for name, value in end_points.items():
+        # A block's last unit and the block are one value, and so are the last end point and the output.
+        if id(value) in there and id(value) not in named:
+            value.name = name
+            named[id(value)] = value
+    return {name: value.name for name, value in end_points.items() if id(value) in named}
+
+
+FORMAT = Format("onnx", "onnx", (".onnx",), 3, open_file, write, dtypes=("float32",), program=True)

@@ -1,0 +1,103 @@
+"""A network as a program that runs without slimport: `torch.export`'s (`.pt2`) and ONNX's.
+
+One program takes images of any batch, height and width, odd and even, and returns only the network's output. Its
+description names the end points' values in it, for `verify`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from converters import frameworks
+from converters.errors import InputError, first_line
+
+NOTES = "slimport"
+"""The key of the description in an ONNX file's `metadata_props`, and among a `.pt2` file's extra files."""
+IMAGES = "images"
+
+
+def export(model: Any) -> Any:
+    """The `torch.export.ExportedProgram` of a network of `slimport.pytorch` in eval mode."""
+    torch = frameworks.require("torch")
+    config = import_module("torch.fx.experimental._config")
+    side = model.network.default_image_size
+    # A batch of one, or equal sides, would become conditions of the program.
+    shape = (2, model.network.in_channels, side, side + 1)
+    images = torch.zeros(shape, dtype=next(model.parameters()).dtype)
+    free = torch.export.Dim.DYNAMIC
+    # Without `backed_size_oblivious`, the program refuses images with a 1x1 feature map inside the network.
+    with frameworks.quiet(), config.patch(backed_size_oblivious=True), torch.no_grad():
+        program = torch.export.export(model, (images,), dynamic_shapes=({0: free, 2: free, 3: free},))
+    for node in program.graph.nodes:
+        # Lines of code of the machine that exported it.
+        node.meta.pop("stack_trace", None)
+    return program
+
+
+def export_end_points(model: Any) -> tuple[Any, list[str]]:
+    """The program that returns the output and then every end point, and the names of these."""
+    names: list[str] = []
+
+    class EveryEndPoint(type(model)):  # type: ignore[misc]
+        def forward(self, images: Any) -> Any:
+            output, end_points = self.end_points(images)
+            names[:] = end_points
+            return output, *end_points.values()
+
+    twin = copy.copy(model)
+    twin.__class__ = EveryEndPoint
+    return export(twin), names
+
+
+def notes(description: Mapping[str, Any], values: Mapping[str, str]) -> str:
+    """The description in a program's file, as JSON.
+
+    Args:
+      description: of the source of the weights, `Source.description`.
+      values: the name of the value in the program, by slim's name of the end point.
+    """
+    return json.dumps({**description, "end_points": dict(values)})
+
+
+def load_pt2(path: Path) -> tuple[Any, dict[str, Any]]:
+    """The exported program in a file, and its description; empty if slimport did not write it.
+
+    Raises:
+      InputError: it cannot be read.
+    """
+    torch = frameworks.require("torch")
+    extra = {NOTES: ""}
+    try:
+        with frameworks.quiet():
+            program = torch.export.load(path, extra_files=extra)
+    except Exception as error:
+        raise InputError(f"{path}: not a program of torch.export: {first_line(error)}") from error
+    return program, _notes(extra[NOTES])
+
+
+def load_onnx(path: Path) -> tuple[Any, dict[str, Any]]:
+    """The `onnx.ModelProto` in a file, and its description; empty if slimport did not write it.
+
+    Raises:
+      InputError: it cannot be read.
+    """
+    onnx = frameworks.require("onnx")
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+    except Exception as error:
+        raise InputError(f"{path}: not an ONNX model: {first_line(error)}") from error
+    return model, _notes(next((entry.value for entry in model.metadata_props if entry.key == NOTES), ""))
+
+
+def _notes(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text or "{}")
+    except json.JSONDecodeError:
+        found = {}
+    return found if isinstance(found, dict) else {}

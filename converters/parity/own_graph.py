@@ -1,0 +1,106 @@
+"""The user's own graph as the judge: TensorFlow runs it, with the weights that TensorFlow reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from converters.errors import InputError, first_line
+from converters.parity import tf_slim
+from converters.parity.compare import rounding_of, seeded_images
+from converters.parity.reference import Input, Reference, SlimSide, run_slim
+from converters.variables import Array
+from converters.weights.source import Source
+from slimport.graph import scoped
+from slimport.networks import GraphNetwork
+
+if TYPE_CHECKING:
+    from converters.graph_def.judge import Judge
+
+
+class OwnGraph(SlimSide):
+    """The end points of a network whose graph is the user's own.
+
+    These are the layers that have a node in TensorFlow's graph, by their scopes, and the outputs by their names.
+
+    Args:
+      source: the network, which is that of the graph.
+      asked: the input.
+
+    Raises:
+      InputError: the input is no images, or the network is a part of the graph's.
+    """
+
+    def __init__(self, source: Source, asked: Input) -> None:
+        graph, network = source.recognition.graph, source.network
+        if graph is None or graph.network != network or not isinstance(network, GraphNetwork):
+            raise InputError(
+                f"{source.path}: only the whole network of a TensorFlow graph can be the source of verify: name the "
+                f"checkpoint beside its .meta, or the .pb"
+            )
+        if len(network.input_shape) != 4 or len(graph.inputs) > 1:
+            raise InputError(f"{source.path}: verify runs networks of one input of images; this has others")
+        side = network.default_image_size
+        size = asked.size or network.image_size or (side, side)
+        self.seed = asked.seed or 0
+        self.images = seeded_images((asked.batch or 1, *size, network.in_channels), self.seed)
+        self.network, self._graph, self._scope, self._path = network, graph, source.scope, source.path
+        self._checkpoint = source.checkpoint
+        self.weights, self.reader = tf_slim.weights(source)
+
+    @property
+    def judge(self) -> str:
+        return f"{self._graph.file.path.name}, run by TensorFlow"
+
+    @cached_property
+    def truth(self) -> Mapping[str, Array]:
+        return self._run("float64")
+
+    @cached_property
+    def rounding(self) -> Mapping[str, float]:
+        return rounding_of(self._run("float32"), self.truth)
+
+    def with_weights(self, weights: Mapping[str, Array]) -> Reference:  # noqa: ARG002
+        raise InputError(f"{self._path}: the weights of a graph of one's own cannot be rounded; verify a float32 file")
+
+    def _run(self, dtype: str) -> dict[str, Array]:
+        """The end points that TensorFlow computes, NHWC."""
+        from converters.graph_def.judge import Judge
+
+        user = self._graph
+        judge = Judge(user, dtype, list(user.layers.values()))
+        (name,) = user.inputs
+        images = self.images.transpose(0, 3, 1, 2) if user.channels_first else self.images
+        values = judge.run({name: images.astype(dtype)}, self._variables(judge, dtype))
+        found = {}
+        for point in user.graph.end_points:
+            tensor = user.layers.get(point.name) if point.scoped else point.name
+            if tensor is not None:
+                found[scoped(self._scope, point.name) if point.scoped else point.name] = values[tensor]
+        return found
+
+    def _variables(self, judge: Judge, dtype: str) -> dict[str, Array]:
+        if self._checkpoint is None:
+            return {}
+        import tensorflow as tf
+
+        renamed = self._graph.file.checkpoint_names
+        try:
+            reader = tf.train.load_checkpoint(str(self._checkpoint.path))
+            return {name: reader.get_tensor(renamed.get(name, name)).astype(dtype) for name in judge.variables}
+        except (tf.errors.OpError, ValueError, TypeError, RuntimeError) as error:
+            raise InputError(f"{self._path}: TensorFlow does not read it: {first_line(error)}") from error
+
+
+def run_judge(source: Source, arguments: Mapping[str, Any], asked: Input, progress: Callable[[str], None]) -> SlimSide:
+    """The judge of a source: the user's own graph where the network is that of one, or else TF-Slim's.
+
+    Arguments and errors as of `run_slim`.
+    """
+    if not isinstance(source.network, GraphNetwork):
+        return run_slim(source, arguments, asked, progress)
+    progress(f"running {source.network.name} in TensorFlow, float64")
+    own = OwnGraph(source, asked)
+    _ = own.truth
+    return own

@@ -1,0 +1,139 @@
+"""Base class of the ports, and what the processor is."""
+
+from __future__ import annotations
+
+import os
+import platform
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from converters.errors import InputError
+from converters.formats.models import Variables
+from converters.variables import Array
+from converters.weights.source import Source
+
+
+class Port(ABC):
+    """A model of one framework that `verify` judges."""
+
+    target: ClassVar[str]
+    frameworks: ClassVar[tuple[str, ...]]
+    """Of the formats whose files this port loads."""
+    program: ClassVar[bool] = False
+    """Whether the files carry the computation, with arguments that are fixed and the network's output alone."""
+    kind: ClassVar[str] = "file"
+    """What its files are called in a message."""
+    notes: tuple[str, ...] = ()
+    """How the end points came about, where that is not as usual."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, file: Source, arguments: Mapping[str, Any]) -> Port:
+        """The model that a user gets from a converted file, run with all of these arguments.
+
+        Raises:
+          InputError: the framework cannot load it.
+        """
+
+    @classmethod
+    def build(cls, source: Source, arguments: Mapping[str, Any]) -> Port:  # noqa: ARG003
+        """The model with a source's own weights.
+
+        Raises:
+          InputError: there is none but in files.
+        """
+        raise InputError(f"--target {cls.target}: name the {cls.kind} to verify, which 'slimport convert' writes")
+
+    def variables(self) -> Variables:
+        """The variables of a model in memory, by slim's name relative to the scope."""
+        return ()
+
+    def different_settings(self, file: Source) -> Iterator[str]:  # noqa: ARG002
+        """The settings in the loaded file that are not its network's, as `Report.settings_different`."""
+        return iter(())
+
+    @abstractmethod
+    def record(self, images: Array, dtype: str, device: str) -> dict[str, Array]:
+        """Runs the model with the kernels that round least.
+
+        Args:
+          images: [batch, height, width, channels].
+          dtype: `float32` or `float64`.
+          device: `cpu` or `cuda`.
+
+        Returns:
+          {slim end point name: NHWC array}.
+
+        Raises:
+          InputError: the framework cannot run it.
+        """
+
+    @classmethod
+    def why_not_float64(cls) -> str | None:
+        """The reason why it does not compute in float64 throughout; None if it does."""
+        return None
+
+    @classmethod
+    @abstractmethod
+    def backend(cls) -> str:
+        """The framework and version that computes: `torch 2.13.0`, `keras 3.15.1 on tensorflow`."""
+
+    @classmethod
+    def check_device(cls, device: str) -> None:
+        """Raises InputError if there is no such device, or the framework does not see it."""
+        if device not in ("cpu", "cuda"):
+            raise InputError(f"--device {device}: must be cpu or cuda")
+        if device == "cuda" and cls.gpu() is None:
+            raise InputError(
+                f"--device {device}: the {cls.target} framework sees no CUDA device here; use --device cpu"
+            )
+
+    @classmethod
+    @abstractmethod
+    def gpu(cls) -> str | None:
+        """The name of the GPU that the framework sees; None if it sees none."""
+
+    @classmethod
+    def machine(cls, device: str) -> str:
+        """The GPU's name, or the processor's architecture and number of cores."""
+        return f"{platform.machine()}, {os.cpu_count()} cores" if device == "cpu" else cls.gpu() or "GPU"
+
+
+def end_point_names(file: Source, notes: Mapping[str, Any]) -> dict[str, str]:
+    """The names of a program's values by slim's names of the end points, from its notes.
+
+    Raises:
+      InputError: there are none.
+    """
+    names = notes.get("end_points")
+    if not names:
+        raise InputError(f"{file.path}: slimport did not write it, so its end points cannot be found in it")
+    return dict(names)
+
+
+class Predictions:
+    """The end point that programs leave out, where the network has it: the softmax of their output."""
+
+    NAMES = ("predictions", "Predictions")
+
+    def __init__(self, file: Source, arguments: Mapping[str, Any]) -> None:
+        names = file.network.end_points(file.scope, **arguments)
+        self._name = next((name for name in names if name in self.NAMES), None)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a report says about it."""
+        if self._name is None:
+            return ()
+        return (f"{self._name} are not in the file: they are the softmax of its output, computed here",)
+
+    def added(self, values: dict[str, Array]) -> dict[str, Array]:
+        """The end points with this one, in the logits' dtype, behind the others."""
+        if self._name is not None:
+            logits = values[list(values)[-1]]
+            exponential = np.exp(logits - logits.max(-1, keepdims=True))
+            values[self._name] = np.asarray(exponential / exponential.sum(-1, keepdims=True))
+        return values

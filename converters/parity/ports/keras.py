@@ -1,0 +1,153 @@
+"""Keras, on whichever backend it has."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from converters import frameworks
+from converters.errors import InputError, first_line
+from converters.formats.models import Variables, keras_model, keras_variables
+from converters.parity.ports.base import Port
+from converters.parity.ports.pytorch import PyTorchPort, full_precision
+from converters.variables import Array
+from converters.weights.source import Source
+from slimport.graph import scoped
+from slimport.networks import GraphNetwork, Network
+
+_WITHOUT_FLOAT64 = "computes BatchNorm in float32 even in float64 layers"
+_NO_SETTINGS = ("name", "dtype", "trainable", "_initializer", "_regularizer", "_constraint")
+"""How the names end in a layer's config that do not change what it computes in inference."""
+
+
+class KerasPort(Port):
+    """A functional `keras.Model` of slimport's, of any dtype."""
+
+    target = "keras"
+    frameworks = ("keras",)
+
+    def __init__(self, model: Any, scope: str, network: Network | None = None) -> None:
+        self._model, self._scope = model, scope
+        # The layers of a network of slim's tell which it is.
+        self._network = network if isinstance(network, GraphNetwork) else None
+
+    @classmethod
+    def load(cls, file: Source, arguments: Mapping[str, Any]) -> Port:
+        if file.path.suffix == ".keras" and arguments == {**file.network.arguments, **file.arguments}:
+            try:
+                model = frameworks.require("keras").saving.load_model(file.path, compile=False)
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise InputError(f"{file.path}: Keras cannot load it: {first_line(error)}") from error
+        else:
+            model = keras_model(file, **arguments)
+            if file.path.name.endswith(".weights.h5"):
+                model.load_weights(file.path)
+        return cls(model, file.scope, file.network)
+
+    @classmethod
+    def build(cls, source: Source, arguments: Mapping[str, Any]) -> Port:
+        return cls(keras_model(source, **arguments), source.scope, source.network)
+
+    def variables(self) -> Variables:
+        return keras_variables(self._model)
+
+    def different_settings(self, file: Source) -> Iterator[str]:
+        if file.path.suffix != ".keras":
+            return
+        frameworks.require("keras")
+        from slimport.keras import build
+
+        with zipfile.ZipFile(file.path) as archive:
+            found = _layer_settings(archive.read("config.json"))
+        for layer, expected in _layer_settings(build(file.network, **file.arguments).to_json()).items():
+            for name, wanted in expected.items():
+                value = found.get(layer, {}).get(name, wanted)
+                if value != wanted:
+                    yield f"{scoped(file.scope, layer.replace('__', '/'))}: {name} is {value}, not {wanted}"
+
+    def record(self, images: Array, dtype: str, device: str) -> dict[str, Array]:
+        return record_keras(self._model, self._scope, images, dtype, device, self._network)
+
+    @classmethod
+    def why_not_float64(cls) -> str | None:
+        if _backend() == "tensorflow":
+            return None
+        return f"{_WITHOUT_FLOAT64}: verify it in float32, or set KERAS_BACKEND=tensorflow"
+
+    @classmethod
+    def backend(cls) -> str:
+        return f"keras {frameworks.require('keras').__version__} on {_backend()}"
+
+    @classmethod
+    def gpu(cls) -> str | None:
+        if _backend() == "torch":
+            return PyTorchPort.gpu()
+        if _backend() == "jax":
+            import jax
+
+            return str(jax.devices("gpu")[0].device_kind) if jax.default_backend() == "gpu" else None
+        import tensorflow as tf
+
+        devices = tf.config.list_physical_devices("GPU")
+        return str(tf.config.experimental.get_device_details(devices[0]).get("device_name", "GPU")) if devices else None
+
+
+def record_keras(
+    model: Any, scope: str, images: Array, dtype: str, device: str, network: Network | None = None
+) -> dict[str, Array]:
+    """Runs a Keras model, cloned into the dtype, on its backend; arguments and result as of `Port.record`.
+
+    Args:
+      model: a functional `keras.Model` of slimport's, of any dtype.
+      scope: the scope in the names of the end points.
+    """
+    keras = frameworks.require("keras")
+    from slimport.keras.end_points import end_points, in_dtype
+
+    with keras.device("gpu:0" if device == "cuda" else "cpu"), _full_precision():
+        clone = in_dtype(model, dtype)
+        outputs = end_points(clone, scope, network)(keras.ops.convert_to_tensor(images.astype(dtype)), training=False)
+        return {name: np.asarray(keras.ops.convert_to_numpy(value)) for name, value in outputs.items()}
+
+
+def _layer_settings(config: str | bytes) -> dict[str, dict[str, Any]]:
+    """What each layer of a model's JSON is configured to compute, by the layer's name."""
+    layers = [layer for layer in json.loads(config)["config"]["layers"] if layer["class_name"] != "InputLayer"]
+    return {
+        layer["name"]: {name: value for name, value in layer["config"].items() if not name.endswith(_NO_SETTINGS)}
+        for layer in layers
+        # Operations that are no layers are named as they come.
+        if layer["module"] == "keras.layers"
+    }
+
+
+def _backend() -> str:
+    return str(frameworks.require("keras").config.backend())
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Keras's backend without TF32, which each has on by default on CUDA, for convolutions at least."""
+    backend = _backend()
+    if backend == "torch":
+        with full_precision():
+            yield
+    elif backend == "jax":
+        import jax
+
+        with jax.default_matmul_precision("highest"):
+            yield
+    else:
+        import tensorflow as tf
+
+        enabled = tf.config.experimental.tensor_float_32_execution_enabled()
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+        try:
+            yield
+        finally:
+            tf.config.experimental.enable_tensor_float_32_execution(enabled)

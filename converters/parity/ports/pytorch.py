@@ -1,0 +1,134 @@
+"""PyTorch: modules, and the programs of `.pt2` files."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from converters import frameworks, mapping
+from converters.formats import programs
+from converters.formats.models import Variables, pytorch_model, pytorch_variables
+from converters.parity.ports.base import Port, Predictions, end_point_names
+from converters.variables import Array
+from converters.weights.source import Source
+
+
+class PyTorchPort(Port):
+    """A module with `end_points(images)`, as the networks of `slimport.pytorch` have it.
+
+    It runs in the mode that it is in, training or evaluation, and stays as it is.
+    """
+
+    target = "pytorch"
+    frameworks = ("pytorch", "huggingface")
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    @classmethod
+    def load(cls, file: Source, arguments: Mapping[str, Any]) -> Port:
+        return cls(pytorch_model(file, **arguments))
+
+    @classmethod
+    def build(cls, source: Source, arguments: Mapping[str, Any]) -> Port:
+        return cls(pytorch_model(source, **arguments))
+
+    def variables(self) -> Variables:
+        return pytorch_variables(self._model)
+
+    def record(self, images: Array, dtype: str, device: str) -> dict[str, Array]:
+        # Recording moves a module to the dtype and the device.
+        return record_pytorch(copy.deepcopy(self._model), images, dtype, device)
+
+    @classmethod
+    def backend(cls) -> str:
+        return f"torch {frameworks.require('torch').__version__}"
+
+    @classmethod
+    def gpu(cls) -> str | None:
+        cuda = frameworks.require("torch").cuda
+        return str(cuda.get_device_name()) if cuda.is_available() else None
+
+
+class ProgramPort(PyTorchPort):
+    """The program in a `.pt2` file, run operation by operation."""
+
+    program = True
+
+    def __init__(self, model: Any, predictions: Predictions) -> None:
+        super().__init__(model)
+        self._predictions, self.notes = predictions, predictions.notes
+
+    @classmethod
+    def load(cls, file: Source, arguments: Mapping[str, Any]) -> Port:
+        program, notes = programs.load_pt2(file.path)
+        return cls(_module(program, end_point_names(file, notes)), Predictions(file, arguments))
+
+    def record(self, images: Array, dtype: str, device: str) -> dict[str, Array]:
+        return self._predictions.added(record_pytorch(self._model, images, dtype, device))
+
+
+def record_pytorch(model: Any, images: Array, dtype: str, device: str) -> dict[str, Array]:
+    """Runs a module in full precision; arguments and result as of `Port.record`.
+
+    Args:
+      model: has `end_points(images)`; it is moved to the dtype and the device.
+    """
+    torch = frameworks.require("torch")
+    model = model.to(device=device, dtype=getattr(torch, dtype))
+    inputs = torch.from_numpy(images.astype(dtype).transpose(0, 3, 1, 2)).to(device)
+    with torch.inference_mode(), full_precision():
+        _, end_points = model.end_points(inputs)
+        values = {}
+        for name in list(end_points):
+            values[name] = mapping.nhwc(end_points.pop(name).cpu().numpy())
+    return values
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """PyTorch with the kernels that round least: a verdict is about the port, not about a kernel's order of summation.
+
+    On CUDA, TF32 is off. On the CPU, oneDNN is: its convolutions add a long sum up in one float32 number after the
+    other, which costs up to twice the rounding error of TensorFlow's, where PyTorch's own are as good as TensorFlow's.
+    """
+    backends = frameworks.require("torch").backends
+    flags = backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32, backends.mkldnn.enabled
+    backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = backends.mkldnn.enabled = False
+    try:
+        yield
+    finally:
+        backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32, backends.mkldnn.enabled = flags
+
+
+def _module(program: Any, names: Mapping[str, str]) -> Any:
+    """A module with `end_points` of an exported program, by the names of its values."""
+    torch = frameworks.require("torch")
+
+    class Recorder(torch.fx.Interpreter):  # type: ignore[misc, name-defined]
+        """Keeps the values that are end points."""
+
+        def __init__(self, module: Any) -> None:
+            super().__init__(module)
+            self.values: dict[str, Any] = {}
+
+        def run_node(self, node: Any) -> Any:
+            value = super().run_node(node)
+            if node.name in names.values():
+                self.values[node.name] = value
+            return value
+
+    class Program(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            # Its guards ask for the dtype that it was written in.
+            self.program = program.module(check_guards=False)
+
+        def end_points(self, images: Any) -> tuple[Any, dict[str, Any]]:
+            recorder = Recorder(self.program)
+            output = recorder.run(images)
+            return output, {name: recorder.values[value] for name, value in names.items()}
+
+    return Program()

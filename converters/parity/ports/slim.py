@@ -1,0 +1,46 @@
+"""TF-Slim itself, with the weights of a checkpoint that slimport wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from converters import frameworks
+from converters.errors import InputError
+from converters.parity import tf_slim
+from converters.parity.ports.base import Port
+from converters.variables import Array
+from converters.weights.source import Source
+
+
+class SlimPort(Port):
+    """The TF-Slim graph with a checkpoint's weights, read by TensorFlow, as TF-Slim reads it."""
+
+    target = "slim"
+    frameworks = ("slim",)
+    kind = "checkpoint"
+
+    def __init__(self, file: Source, arguments: Mapping[str, Any]) -> None:
+        self._file, self._arguments = file, arguments
+        self._weights, _ = tf_slim.weights(file)
+
+    @classmethod
+    def load(cls, file: Source, arguments: Mapping[str, Any]) -> Port:
+        return cls(file, arguments)
+
+    def record(self, images: Array, dtype: str, device: str) -> dict[str, Array]:  # noqa: ARG002 - on the CPU
+        return tf_slim.record(self._file.network, self._file.scope, self._weights, images, dtype, **self._arguments)
+
+    @classmethod
+    def check_device(cls, device: str) -> None:
+        if device == "cuda":
+            raise InputError(f"--device {device}: the TF-Slim graph runs on the CPU; use --device cpu")
+        super().check_device(device)
+
+    @classmethod
+    def backend(cls) -> str:
+        return f"TF-Slim on tensorflow {frameworks.require('tensorflow').__version__}"
+
+    @classmethod
+    def gpu(cls) -> None:
+        return None

@@ -1,0 +1,85 @@
+"""Transfers: cut ones are continued, and files that change meanwhile are fetched again."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from converters.errors import InputError
+from converters.remote.cache import beside, discard, read_json, write_json
+from converters.remote.server import CutError, NoRangesError, Server, UnreachableError
+from converters.remote.urls import file_name, public
+
+Progress = Callable[[str, int, int | None], None]
+"""Is called with the name of a file, its bytes so far, and all its bytes, where that is known."""
+
+_ATTEMPTS = 5
+_PAUSE_S = 0.5
+
+
+def transfer(server: Server, url: str, part: Path, stamp: dict[str, str], progress: Progress) -> dict[str, str]:
+    """Fetches a file to `part`, continuing an earlier transfer of the same file that was cut.
+
+    Args:
+      server: the file's.
+      url: of the file.
+      part: where the bytes go.
+      stamp: the file's.
+      progress: is called after every block.
+
+    Returns:
+      The stamp of the file that was fetched, the same before and after the transfer.
+
+    Raises:
+      InputError: the transfer was cut too often, the disk is full, or the server refuses the file.
+    """
+    # A size alone proves little: a file whose transfer was cut may have been replaced by another of the same size.
+    if read_json(beside(part, "json")) != stamp or len(stamp) < 2:
+        discard(part)
+    failures, ranges, reached = 0, True, -1
+    reason = "it changes all the time"
+    while failures < _ATTEMPTS:
+        try:
+            write_json(beside(part, "json"), stamp)
+            _append(server, url, part, stamp, ranges, progress)
+            after = server.stamp(url)
+            if after == stamp:
+                return stamp
+            stamp = after
+            discard(part)
+        except NoRangesError:
+            # From the beginning, in one piece.
+            ranges = False
+            discard(part)
+        except (CutError, UnreachableError) as error:
+            reason = str(error)
+        size = part.stat().st_size if part.exists() else 0
+        # A connection that is cut again and again, but makes progress, is good enough.
+        failures = 0 if size > reached >= 0 and ranges else failures + 1
+        reached = size
+        time.sleep(_PAUSE_S * 2**failures if failures < _ATTEMPTS else 0)
+    raise InputError(
+        f"{public(url)}: cut off after {reached} of {stamp.get('size', 'unknown')} bytes: {reason}; run it again "
+        f"{'to go on' if ranges and len(stamp) > 1 else 'later'}"
+    )
+
+
+def _append(server: Server, url: str, part: Path, stamp: dict[str, str], ranges: bool, progress: Progress) -> None:
+    """Fetches the bytes that `part` lacks."""
+    size = int(stamp["size"]) if "size" in stamp else None
+    with part.open("ab") as file:
+        done = file.tell()
+        free = shutil.disk_usage(part.parent).free
+        if size is not None and size - done > free:
+            raise InputError(
+                f"{public(url)}: {size - done} bytes to fetch, and {free} are free in {part.parent}; --cache "
+                f"names another folder"
+            )
+        for data in server.read(url, done, size, ranges):
+            file.write(data)
+            done += len(data)
+            progress(file_name(url), done, size)
+    if size is not None and done != size:
+        raise CutError(f"the server sent {done} of {size} bytes")

@@ -1,0 +1,44 @@
+"""URLs: the names in them, and the part of them that may be shown."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from converters.errors import InputError
+
+_URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+
+
+def protocol(text: str) -> str | None:
+    """The protocol of a URL in lower case; None for a text that is not a URL."""
+    match = _URL.match(text)
+    return match[1].lower() if match else None
+
+
+def file_name(url: str) -> str:
+    """The name of the file, decoded.
+
+    Raises:
+      InputError: the URL names no file.
+    """
+    name = PurePosixPath(unquote(urlsplit(url).path)).name
+    if not name or "\0" in name:
+        raise InputError(f"{public(url)}: names no file")
+    return name
+
+
+def sibling(url: str, name: str) -> str:
+    """The URL of the file `name` in the same folder."""
+    if name == file_name(url):
+        return url
+    parts = urlsplit(url)
+    folder = parts.path[: parts.path.rstrip("/").rfind("/") + 1]
+    return urlunsplit(parts._replace(path=folder + quote(name), fragment=""))
+
+
+def public(url: str) -> str:
+    """The URL without its password and its query, which may be secret."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))

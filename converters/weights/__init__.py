@@ -1,0 +1,1 @@
+"""From a file's variables to a network's: select, recognise, assign."""

@@ -1,0 +1,338 @@
+"""Recognition of networks, their scopes and their classes, from names and shapes of variables.
+
+A family's description says what a network's variables are; all that happens here is comparing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from converters.errors import InputError
+from converters.weights import training_state
+from slimport.graph import Shape, scoped
+from slimport.networks import FAMILIES, NETWORKS, GraphNetwork, Network
+
+if TYPE_CHECKING:
+    from converters.graph_def import UserGraph
+
+NEUTRAL = {"gamma": 1.0, "beta": 0.0, "biases": 0.0}
+"""With these values, a layer computes the same as without the variable."""
+
+
+ASSUMED = (
+    "assumed: slim's own epsilon, activations, padding, strides and rates, which variables do not say; --graph FILE "
+    "reads them from the .meta of the network"
+)
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """A network found in a set of variables. Names are full ones.
+
+    missing: variables that the network needs and the file lacks.
+    mismatched: variables whose shape is not the network's, with that of the network.
+    filled: variables that the file's layers were built without, with the neutral value: 1 for a `gamma`, 0 for a `beta`
+      or `biases`.
+    reshaped: variables with the network's values in another shape, which is given: a fully connected layer's weights
+      [in, out] instead of a 1x1 convolution's.
+    averaged: variables that are replaced by their moving averages; None without `--ema`.
+    unexpected: variables of layers inside the network that it does not have, so that it is another one.
+    extras: all other variables, in the groups of `training_state`.
+    """
+
+    network: Network
+    scope: str
+    missing: tuple[str, ...]
+    mismatched: dict[str, Shape]
+    extras: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    unexpected: tuple[str, ...] = ()
+    filled: dict[str, float] = field(default_factory=dict)
+    reshaped: dict[str, Shape] = field(default_factory=dict)
+    averaged: tuple[str, ...] | None = None
+    graph: UserGraph | None = field(default=None, repr=False, compare=False)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    settled: bool = True
+    assumptions: tuple[str, ...] = ()
+
+    def full_name(self, name: str) -> str:
+        """The name in the file of a variable of the network."""
+        by_graph = self.graph is not None and self.network.family == GraphNetwork.family
+        return self.graph.sources[name].name if by_graph and self.graph else scoped(self.scope, name)
+
+    def full_names(self) -> list[str]:
+        """The names in the file of all variables of the network, in its order."""
+        return [self.full_name(name) for name in self.network.variables()]
+
+    def __str__(self) -> str:
+        head = f"{self.network.num_classes} classes" if self.network.num_classes else "no logits"
+        return f"{self.network.name}, {head}, scope {self.scope!r}"
+
+    @property
+    def complete(self) -> bool:
+        """Whether every variable of the network is present in its shape, and no unexpected one."""
+        return not (self.missing or self.mismatched or self.unexpected)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether any BatchNorm has a gamma in the file; True for a network without BatchNorm."""
+        gammas = [scoped(self.scope, name) for name in self.network.variables() if name.endswith("/gamma")]
+        return not gammas or any(name not in self.filled for name in gammas)
+
+    def problems(self) -> Iterator[str]:
+        """Yields the missing, mismatched and unexpected variables, in the network's order."""
+        missing = set(self.missing)
+        for name in self.full_names():
+            if name in missing:
+                yield f"{name} is missing"
+            elif name in self.mismatched:
+                yield f"{name} is not of shape {list(self.mismatched[name])}"
+        for name in self.unexpected:
+            yield f"{name} is unexpected: a {self.network.name} does not have it"
+
+    def notes(self) -> Iterator[str]:
+        """Yields lines about the origin of the variables, for the user."""
+        yield from self.assumptions
+        if not self.settled:
+            yield ASSUMED
+        if self.averaged is not None:
+            names = self.full_names()
+            others = Counter(name.rpartition("/")[2] for name in names if name not in self.averaged)
+            none = ", ".join(f"{count} {leaf}" for leaf, count in others.items())
+            with_average = sum(name in self.averaged for name in names)
+            yield f"moving averages: {with_average} of {len(names)} variables" + (f"; none of {none}" if none else "")
+        for value in sorted(set(self.filled.values()), reverse=True):
+            names = [name for name, filled in self.filled.items() if filled == value]
+            leaves = Counter(name.rpartition("/")[2] for name in names)
+            counts = ", ".join(f"{count} {leaf}" for leaf, count in leaves.items())
+            sample = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            yield f"filled with {value:g}: {counts}, without which the layers were built: {sample}"
+        for name, shape in self.reshaped.items():
+            yield f"reshaped: {name}, {list(shape)} in the file"
+
+
+@dataclass(frozen=True)
+class Resemblance:
+    """The nearest known network.
+
+    alike: how many of its variables are present, by name.
+    different: the first difference.
+    """
+
+    network: Network
+    scope: str
+    alike: int
+    different: str
+
+    def __str__(self) -> str:
+        return (
+            f"nearest is {self.network.name} under scope {self.scope!r}, {self.alike} of whose "
+            f"{len(self.network.variables())} variables are present by name; first difference: {self.different}"
+        )
+
+
+class UnknownNetworkError(InputError):
+    """There is no network that slimport knows; `nearest` is the nearest one, if any."""
+
+    def __init__(self, message: str, nearest: Resemblance | None) -> None:
+        super().__init__(f"{message}; {nearest}" if nearest else message)
+        self.nearest = nearest
+
+
+def scopes(names: Mapping[str, object]) -> list[tuple[str, str]]:
+    """The (family, scope) pairs of networks in variables; a scope belongs to the first family that claims it."""
+    claimed: dict[str, str] = {}
+    for name, family in FAMILIES.items():
+        for scope in family.scopes(names):
+            claimed.setdefault(scope, name)
+    return [(name, scope) for scope, name in claimed.items()]
+
+
+def recognize(shapes: Mapping[str, Shape], source: str, scope: str | None = None) -> Recognition:
+    """The one network in these variables.
+
+    Args:
+      shapes: shapes by variable name, kernels HWIO.
+      source: what the variables come from, for messages.
+      scope: which one to take where there are several.
+
+    Raises:
+      UnknownNetworkError: no network.
+      InputError: several, or one whose shapes no network of its family has.
+    """
+    return choose(networks(shapes), shapes, source, scope)
+
+
+def choose(
+    found: Sequence[Recognition], shapes: Mapping[str, Shape], source: str, scope: str | None = None
+) -> Recognition:
+    """The one network among those that `networks` found in the shapes; the rest as of `recognize`."""
+    chosen = found if scope is None else [network for network in found if network.scope == scope.strip("/")]
+    if len(chosen) == 1:
+        return chosen[0]
+    if chosen:
+        raise InputError(
+            f"{source}: {len(chosen)} networks, under the scopes {_scopes(chosen)}: choose one with --scope"
+        )
+    for family, at in scopes(shapes):
+        if scope is None or at == scope.strip("/"):
+            _recognized(shapes, family, at, source)
+    where = "" if scope is None else f" under scope {scope!r}"
+    there = f"; there are networks under {_scopes(found)}" if found else ""
+    averages = {variable: shapes[name] for name in shapes if (variable := training_state.averaged(name, shapes))}
+    if not found and scopes(averages):
+        there = "; its moving averages are those of one: take them with --ema"
+    raise UnknownNetworkError(
+        f"{source}: no network that slimport knows among its {len(shapes)} variables{where}: looked for "
+        f"{looked_for()}{there}; 'slimport inspect' lists its variables",
+        None if found else nearest(shapes),
+    )
+
+
+def check_whole(recognition: Recognition, source: str) -> None:
+    """Checks that the network has all its variables, and no unexpected ones.
+
+    Raises:
+      InputError: names the first variable that is missing or mismatched, and counts the others.
+    """
+    if recognition.complete:
+        return
+    problems = list(recognition.problems())
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    raise InputError(
+        f"{source}: not a whole {recognition.network.name} under scope {recognition.scope!r}: "
+        f"{problems[0]}{more}; 'slimport inspect' lists its variables"
+    )
+
+
+def looked_for() -> str:
+    """The signatures of the known families."""
+    return ", ".join(f"{family.signature} ({family.title})" for family in FAMILIES.values())
+
+
+def networks(shapes: Mapping[str, Shape]) -> list[Recognition]:
+    """Every network in these variables, by its scope. Of two families under one scope, the one with fewer problems."""
+    best: dict[str, Recognition] = {}
+    pairs = scopes(shapes)
+    for family, scope in pairs:
+        try:
+            found = _recognized(shapes, family, scope, "", (other for _, other in pairs if other and other != scope))
+        except InputError:
+            continue
+        if scope not in best or _count(found) < _count(best[scope]):
+            best[scope] = found
+    return [best[scope] for scope in sorted(best)]
+
+
+def nearest(shapes: Mapping[str, Shape]) -> Resemblance | None:
+    """The known network and scope with the most variables present by name; of equals, the smallest network."""
+    scopes_of: dict[str, list[str]] = {}
+    for name in shapes:
+        parts = name.split("/", training_state.DEEPEST)
+        for start in range(len(parts)):
+            scopes_of.setdefault("/".join(parts[start:]), []).append("/".join(parts[:start]))
+    best: tuple[int, float, Network, str] | None = None
+    for network in NETWORKS.values():
+        counts: dict[str, int] = {}
+        variables = network.variables()
+        for name in variables:
+            for scope in scopes_of.get(name, ()):
+                counts[scope] = counts.get(scope, 0) + 1
+        for scope, count in counts.items():
+            share = count / len(variables)
+            if best is None or (count, share) > best[:2]:
+                best = count, share, network, scope
+    if best is None:
+        return None
+    count, _, network, scope = best
+    return Resemblance(network, scope, count, _first_difference(shapes, network, scope))
+
+
+def _first_difference(shapes: Mapping[str, Shape], network: Network, scope: str) -> str:
+    expected = {scoped(scope, name): shape for name, shape in network.variables().items()}
+    for name, shape in expected.items():
+        if name not in shapes:
+            instead = difflib.get_close_matches(name, [other for other in shapes if other not in expected], 1)
+            return f"{name} is missing" + (f", and there is {instead[0]}" if instead else "")
+        if shapes[name] != shape:
+            return f"{name} is {list(shapes[name])}, not {list(shape)}"
+    return "none; its layers are those of no one family"
+
+
+def _recognized(
+    shapes: Mapping[str, Shape], family: str, scope: str, source: str, others: Iterable[str] = ()
+) -> Recognition:
+    prefix = scoped(scope, "")
+    inside = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
+    try:
+        network = FAMILIES[family].infer(inside)
+        network.variables()
+    except ValueError as error:
+        raise InputError(f"{source}: a {family} under scope {scope!r}, but {error}") from error
+    return compared(network, shapes, scope, others)
+
+
+def compared(network: Network, shapes: Mapping[str, Shape], scope: str = "", others: Iterable[str] = ()) -> Recognition:
+    """A network that is known, compared with variables.
+
+    Args:
+      network: the network.
+      shapes: shapes by variable name, kernels HWIO.
+      scope: the scope under which it is.
+      others: the scopes of other networks.
+    """
+    prefix = scoped(scope, "")
+    variables = network.variables()
+    expected = {scoped(scope, name): shape for name, shape in variables.items()}
+    beside = [name for name in shapes if name not in expected]
+    # A network whose scope contains this one's cannot be told apart.
+    extras = training_state.grouped(shapes, beside, [other for other in others if not prefix.startswith(f"{other}/")])
+    # Every layer under the first component of a variable's name (a block, a convolution) must be the network's.
+    parts = tuple({f"{scoped(scope, name.partition('/')[0])}/" for name in variables})
+    unexpected = tuple(name for name in extras.get(training_state.LAYERS, ()) if name.startswith(parts))
+    extras = {group: tuple(name for name in names if name not in unexpected) for group, names in extras.items()}
+    missing = [name for name in expected if name not in shapes]
+    filled = {name: NEUTRAL[leaf] for name in missing if (leaf := _left_out(name, shapes))}
+    different = {name: shapes[name] for name, shape in expected.items() if shapes.get(name, shape) != shape}
+    reshaped = {name: shape for name, shape in different.items() if _same_kernel(shape, expected[name])}
+    return Recognition(
+        network=network,
+        scope=scope,
+        missing=tuple(name for name in missing if name not in filled),
+        mismatched={name: expected[name] for name in different if name not in reshaped},
+        filled=filled,
+        reshaped=reshaped,
+        extras={group: names for group, names in extras.items() if names},
+        unexpected=unexpected,
+    )
+
+
+def _left_out(name: str, shapes: Mapping[str, Shape]) -> str | None:
+    """The last part of a missing variable's name, if its layer was built without the variable.
+
+    Then the rest of the layer is there. `slim.batch_norm` has no gamma with `scale=False`, which is its default, and no
+    beta with `center=False`; a layer has no biases with `biases_initializer=None`.
+    """
+    layer, _, leaf = name.rpartition("/")
+    rest = ("weights",) if leaf == "biases" else ("moving_mean", "moving_variance")
+    return leaf if leaf in NEUTRAL and all(f"{layer}/{other}" in shapes for other in rest) else None
+
+
+def _same_kernel(shape: Shape, expected: Shape) -> bool:
+    """Whether one is a convolution's kernel and the other the same fully connected weights."""
+    return {len(shape), len(expected)} == {2, 4} and (math.prod(shape), shape[-1]) == (
+        math.prod(expected),
+        expected[-1],
+    )
+
+
+def _count(found: Recognition) -> int:
+    return len(found.missing) + len(found.mismatched) + len(found.unexpected) + len(found.filled)
+
+
+def _scopes(found: Iterable[Recognition]) -> str:
+    return ", ".join(repr(network.scope) for network in found)

@@ -1,0 +1,129 @@
+"""The user's own TensorFlow graph, for everything that a checkpoint's variables cannot tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from converters.formats import OpenFile
+from converters.variables import Array, PathLike, Variable
+from converters.weights import training_state
+from converters.weights.recognize import Recognition
+from slimport.graph import Shape
+
+if TYPE_CHECKING:
+    from converters.graph_def import UserGraph
+
+NONE = "none"
+"""The path that means no graph."""
+
+
+@dataclass(frozen=True)
+class GraphOptions:
+    """The graph to read, and how.
+
+    Attributes:
+      path: of a `.meta`, `.pb` or SavedModel; None is the one beside the checkpoint, `NONE` is no graph.
+      inputs: the tensors where the network begins; empty for those that the graph tells.
+      outputs: the tensors where it ends; empty for those that the graph tells.
+      mode: `eval`, as after training, or `graph`, as the graph is; None follows from the file.
+    """
+
+    path: PathLike | None = None
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    mode: Literal["eval", "graph"] | None = None
+
+    def read(self, path: Path) -> UserGraph:
+        """The network in a graph.
+
+        Raises:
+          InputError: it cannot be read, or has an op that is not supported.
+        """
+        # Here, so that converted files are read where what reads TensorFlow's (crc32c) is not installed.
+        from converters.graph_def import read_network
+
+        return read_network(path, mode=self.mode, inputs=self.inputs, outputs=self.outputs)
+
+
+BESIDE = GraphOptions()
+
+
+def graph_of(file: OpenFile, options: GraphOptions) -> UserGraph | None:
+    """The graph for a file: the named one, or the one beside a checkpoint.
+
+    Raises:
+      InputError: the named one cannot be read. One beside the checkpoint that cannot is no reason to fail.
+    """
+    if options.path == NONE:
+        return None
+    if options.path is not None:
+        return options.read(Path(options.path))
+    if file.checkpoint is None:
+        return None
+    found = next((path for path in _beside(file.checkpoint.path) if path.is_file()), None)
+    return None if found is None else options.read(found)
+
+
+def open_frozen(path: Path, options: GraphOptions) -> tuple[OpenFile, UserGraph]:
+    """A frozen graph as a file of weights: its constants."""
+    user = options.read(path)
+    names = {source.name for source in user.sources.values()}
+    constants = {name: array for name, array in user.constants.items() if name in names}
+    variables = {name: Variable(name, array.shape, array.dtype) for name, array in constants.items()}
+
+    def read(wanted: Iterable[str]) -> Iterator[tuple[str, Array]]:
+        for name in wanted:
+            yield name, constants[name]
+
+    return OpenFile(path, "frozen graph", (path,), variables, read), user
+
+
+def recognised_by_graph(
+    user: UserGraph, names: Mapping[str, str], shapes: Mapping[str, Shape], known: Sequence[Recognition]
+) -> Recognition:
+    """The network of a graph: a known one if it is equal in every node, or else the graph's own.
+
+    Args:
+      user: the graph.
+      names: the names in the file by those that slim gave them.
+      shapes: the variables' shapes by the latter.
+      known: the networks that the variables look like.
+    """
+    from converters.graph_def.known import likeness
+
+    notes = list(user.notes)
+    for found in known:
+        if found.complete and not _apart(found, user):
+            like = likeness(user, found.network, found.scope)
+            if not like.differences:
+                return replace(found, graph=user, settled=True, arguments=like.arguments)
+            notes.insert(0, f"{like}: as {user.file.path.name} says")
+    expected = {source.name: source.shape or user.graph.variables[name] for name, source in user.sources.items()}
+    stored = {name: shape for name, shape in expected.items() if name not in user.constants or name in names}
+    beside = [name for name in shapes if name not in expected]
+    return Recognition(
+        user.network,
+        user.scope,
+        missing=tuple(name for name in stored if name not in shapes),
+        mismatched={name: shape for name, shape in stored.items() if shapes.get(name, shape) != shape},
+        extras=training_state.grouped(shapes, beside, []),
+        graph=user,
+        settled=True,
+        assumptions=tuple(notes),
+    )
+
+
+def _apart(found: Recognition, user: UserGraph) -> bool:
+    """Whether the graph and a recognised network have no variable in common."""
+    theirs = {source.name for source in user.sources.values()}
+    return not any(name in theirs for name in found.full_names())
+
+
+def _beside(prefix: Path) -> Iterator[Path]:
+    """The paths at which TensorFlow writes the graph of a checkpoint."""
+    yield prefix.with_name(f"{prefix.name}.meta")
+    if prefix.parent.name == "variables":
+        yield prefix.parent.parent / "saved_model.pb"

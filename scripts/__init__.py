@@ -1,0 +1,1 @@
+"""Commands of the project itself, run as modules: `python -m scripts.NAME`."""

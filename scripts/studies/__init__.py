@@ -1,0 +1,1 @@
+"""Studies behind the docs: each prints or writes a table or a page."""

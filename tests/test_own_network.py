@@ -1,0 +1,146 @@
+"""The user's own `.meta` or frozen graph decides: in `inspect`, `convert` and the models, without being asked for."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL_V1, frameworks, make_checkpoint, random_images
+from user_graphs import write
+
+import slimport.pytorch
+from converters import convert, inspect, load_pytorch, open_checkpoint
+from converters.errors import InputError
+from converters.weights.user_graph import GraphOptions
+
+nets = frameworks.require("slimport.nets")
+
+import tensorflow.compat.v1 as tf
+import tf_slim as slim
+
+from slimport.nets import resnet_utils, resnet_v1
+
+LIMIT = 1e-12
+
+
+def logits(activation: Any = tf.nn.relu, epsilon: float = 1e-5) -> dict[str, Any]:
+    """Slim's ResNet v1, small, under its own scope."""
+    images = tf.placeholder(tf.float32, (None, None, None, 3), "images")
+    arguments = resnet_utils.resnet_arg_scope(activation_fn=activation, batch_norm_epsilon=epsilon)
+    with slim.arg_scope(arguments):
+        net, _ = resnet_v1.build(SMALL_V1, images, is_training=False, scope="net")
+    return {"logits": net}
+
+
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(logits, tmp_path_factory.mktemp("stock")).path.with_suffix("")
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The settings of the Object Detection API's ssd_resnet50_v1_fpn, of which the variables say nothing."""
+    folder = tmp_path_factory.mktemp("other")
+    return write(lambda: logits(tf.nn.relu6, 0.001), folder).path.with_suffix("")
+
+
+def by_tensorflow(prefix: Path, images: Any) -> Any:
+    """What the file's own graph gives in TensorFlow, in float64."""
+    from converters.graph_def import read_network
+    from converters.graph_def.judge import Judge
+
+    user = read_network(prefix.with_name(f"{prefix.name}.meta"))
+    with open_checkpoint(prefix) as checkpoint:
+        weights = {name: array.astype(np.float64) for name, array in checkpoint.items()}
+    (result,) = Judge(user, "float64").run({"images": images.astype(np.float64)}, weights).values()
+    return result
+
+
+def by_pytorch(model: Any, images: Any) -> Any:
+    with torch.inference_mode():
+        return model.double()(torch.from_numpy(images.astype(np.float64).transpose(0, 3, 1, 2))).numpy()
+
+
+def error(array: Any, truth: Any) -> float:
+    return float(np.linalg.norm(array - truth) / np.linalg.norm(truth))
+
+
+def test_a_graph_that_is_slims_is_the_known_network(stock: Path) -> None:
+    found = inspect(stock).recognition
+    assert found is not None
+    assert (found.network, found.scope, list(found.notes())) == (SMALL_V1, "net", [])
+
+
+def test_one_that_differs_is_what_the_graph_says(other: Path, tmp_path: Path) -> None:
+    found = inspect(other).recognition
+    assert found is not None
+    notes = " ".join(found.notes())
+    assert "resnet_v1, but" in notes
+    assert "epsilon 0.001" in notes
+    assert "relu6" in notes
+    images = random_images((2, 33, 46, 3))
+    convert(other, tmp_path / "m.safetensors")
+    assert (
+        error(by_pytorch(slimport.pytorch.load(tmp_path / "m.safetensors"), images), by_tensorflow(other, images))
+        < LIMIT
+    )
+    assert error(by_pytorch(load_pytorch(other), images), by_tensorflow(other, images)) < LIMIT
+
+
+def test_without_the_graph_what_is_assumed_is_said(other: Path, tmp_path: Path) -> None:
+    for suffix in (".index", ".data-00000-of-00001"):
+        shutil.copy(f"{other}{suffix}", tmp_path / f"m{suffix}")
+    found = inspect(tmp_path / "m").recognition
+    assert found is not None
+    assert found.network == SMALL_V1
+    (note,) = found.notes()
+    assert note.startswith("assumed: slim's own epsilon")
+    images = random_images((1, 33, 46, 3))
+    assert error(by_pytorch(load_pytorch(tmp_path / "m"), images), by_tensorflow(other, images)) > 1e-3
+    model = load_pytorch(tmp_path / "m", graph=GraphOptions(f"{other}.meta"))
+    assert error(by_pytorch(model, images), by_tensorflow(other, images)) < LIMIT
+    # And the other way round: the graph beside a checkpoint is left out on request.
+    found = inspect(other, graph=GraphOptions("none")).recognition
+    assert found is not None
+    assert found.network == SMALL_V1
+
+
+def test_a_frozen_graph_is_a_source(tmp_path: Path) -> None:
+    written = write(lambda: logits(tf.nn.relu6, 0.001), tmp_path, "frozen")
+    convert(written.path, tmp_path / "m.safetensors")
+    convert(tmp_path / "m.safetensors", tmp_path / "back.ckpt")
+    with open_checkpoint(tmp_path / "back.ckpt") as back:
+        same = {name: np.array_equal(back[name], array) for name, array in written.weights.items()}
+    assert all(same.values())
+    convert(written.path, tmp_path / "m.pth")
+    images = torch.from_numpy(random_images((1, 3, 33, 46)))
+    with torch.inference_mode():
+        assert torch.equal(load_pytorch(tmp_path / "m.pth")(images), load_pytorch(written.path)(images))
+
+
+def test_a_part_is_chosen_by_its_output(other: Path) -> None:
+    graph = GraphOptions(outputs=("net/pool1/MaxPool",))
+    assert load_pytorch(other, graph=graph)(torch.zeros(1, 3, 32, 32)).shape == (1, 64, 8, 8)
+    with pytest.raises(InputError, match="nothing"):
+        load_pytorch(other, graph=GraphOptions(outputs=("nothing",)))
+
+
+@pytest.mark.parametrize("name", ["m.pth", "m.pt2", "m.onnx", "m.keras", "m.weights.h5", "folder"])
+def test_every_format_holds_a_graph(name: str, other: Path, tmp_path: Path) -> None:
+    convert(other, tmp_path / name, to="huggingface" if name == "folder" else None)
+    convert(tmp_path / name, tmp_path / "back.safetensors")
+    images = torch.from_numpy(random_images((2, 3, 33, 46)))
+    with torch.inference_mode():
+        assert torch.equal(slimport.pytorch.load(tmp_path / "back.safetensors")(images), load_pytorch(other)(images))
+
+
+def test_the_saver_of_another_program_is_not_asked(tmp_path: Path) -> None:
+    """A checkpoint without a graph beside it is recognised as before."""
+    make_checkpoint.save_without_tensorflow(SMALL_V1, tmp_path / "m.ckpt", scope="net")
+    found = inspect(tmp_path / "m.ckpt").recognition
+    assert found is not None
+    assert found.network == SMALL_V1
