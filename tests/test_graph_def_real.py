@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,19 @@ def random_weights(judge: Judge) -> dict[str, Any]:
     return found
 
 
+def test_a_training_graph_of_2_mb_is_read_in_less_than_half_a_second() -> None:
+    path = ROOT / "dlc_mobilenet_v2" / "snapshot-800000.meta"
+    script = (
+        "import time; from converters.graph_def import read_network; start = time.process_time();"
+        f"read_network({str(path)!r}); print(time.process_time() - start)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert float(done.stdout) < 0.5
+
+
 @pytest.mark.parametrize("name", GRAPHS)
-def test_a_real_graph_is_read_whole_and_fast(name: str) -> None:
-    read(name)
-    start = time.process_time()
+def test_a_real_graph_is_read_whole(name: str) -> None:
     user = read(name)
-    assert time.process_time() - start < 0.6
     assert (len(user.outputs), len(user.graph.variables)) == GRAPHS[name][1:]
     assert all(source.name for source in user.sources.values())
 
@@ -61,7 +69,7 @@ def test_a_real_graph_is_read_whole_and_fast(name: str) -> None:
 def test_a_real_graph_with_random_weights_gives_what_tensorflow_gives(name: str) -> None:
     user = read(name)
     weights = random_weights(Judge(user))
-    assert max(errors(user, weights, [1], side=64, free_batch=True).values()) <= LIMIT
+    assert max(errors(user, weights, [1], side=48, free_batch=True).values()) <= LIMIT
 
 
 def test_mtcnn_with_its_weights_gives_what_tensorflow_gives() -> None:

@@ -51,9 +51,10 @@ def write(build: Build, folder: Path, form: str = "meta", seed: int = 0) -> Writ
         outputs = build()
         variables = tf.global_variables()
         weights = _randomized(variables, seed)
-        # All at once, in the place of what would be drawn.
-        feed = {variable.initializer.inputs[1]: weights[variable.op.name] for variable in variables}
-        session.run([variable.initializer for variable in variables], feed)
+        if form != "meta":
+            # All at once, in the place of what would be drawn.
+            feed = {variable.initializer.inputs[1]: weights[variable.op.name] for variable in variables}
+            session.run([variable.initializer for variable in variables], feed)
         names = tuple(tensor.op.name for tensor in outputs.values())
         path = _save(session, graph, folder, form, outputs)
     return Written(path, weights, names)
@@ -77,8 +78,8 @@ def _randomized(variables: Sequence[Any], seed: int) -> dict[str, Any]:
 def _save(session: Any, graph: Any, folder: Path, form: str, outputs: Mapping[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if form == "meta":
-        saver = tf.train.Saver()
-        return Path(saver.save(session, str(folder / "model.ckpt")) + ".meta")
+        tf.train.Saver().export_meta_graph(str(folder / "model.ckpt.meta"))
+        return folder / "model.ckpt.meta"
     if form == "frozen":
         names = [tensor.op.name for tensor in outputs.values()]
         frozen = tf.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), names)

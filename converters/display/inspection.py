@@ -17,7 +17,11 @@ from converters.weights.recognize import Recognition, looked_for
 from converters.weights.selection import EVERYTHING, IMAGENET_CLASSES, Selection
 from slimport.graph import scoped
 
-_FORMATS = {"v1": "TensorFlow checkpoint, V1", "v2": "TensorFlow checkpoint, V2"}
+_FORMATS = {
+    "v1": "TensorFlow checkpoint, V1",
+    "v2": "TensorFlow checkpoint, V2",
+    "frozen graph": "frozen TensorFlow graph",
+}
 _MANY = 10
 
 

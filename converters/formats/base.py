@@ -153,6 +153,8 @@ def pytorch_file(
     described = {mapping.pytorch_name(name): name for name in shapes}
     slim_names = {**mapping.slim_names(tensors), **{name: slim for name, slim in described.items() if name in tensors}}
     names = {slim: name for name, slim in slim_names.items()}
+    if twice := next((slim for name, slim in slim_names.items() if names[slim] != name), None):
+        raise InputError(f"{path}: two tensors for one variable, {twice}: {names[twice]} and another; leave one out")
     variables = {}
     for slim, name in names.items():
         shape, dtype = tensors[name]

@@ -72,7 +72,8 @@ def write(weights: Weights, path: Path) -> None:
 def _opened(path: Path, format_: str, file: Any, description: Mapping[str, Any]) -> OpenFile:
     """Keras 3 keeps a layer's weights as `layers/<class>_<n>/vars/<i>`, and its name as an attribute of `vars`."""
     network = described_network(path, description)
-    leaves = {} if network is None else _leaves(network.variables())
+    shapes = {} if network is None else network.variables()
+    leaves = _leaves(shapes)
     datasets: dict[str, Any] = {}
     for group in file["layers"].values():
         weights = group["vars"]
@@ -82,7 +83,10 @@ def _opened(path: Path, format_: str, file: Any, description: Mapping[str, Any])
             raise InputError(f"{path}: its layers have no names; save it again with Keras 3.9 or newer")
         layer = weights.attrs["name"]
         scope = layer.replace("__", "/")
-        if len(leaves.get(scope, ())) == len(weights):
+        if scope in shapes:
+            # A variable by itself: its layer has its whole name.
+            names = [scope]
+        elif len(leaves.get(scope, ())) == len(weights):
             names = [f"{scope}/{leaf}" for leaf in leaves[scope]]
         else:
             names = [mapping.slim_name(layer, leaf) for leaf in _told_by_shape(weights)]
@@ -92,7 +96,6 @@ def _opened(path: Path, format_: str, file: Any, description: Mapping[str, Any])
         for name in names:
             yield name, np.asarray(datasets[name]).reshape(variables[name].shape)
 
-    shapes = {} if network is None else network.variables()
     variables = {}
     for name, dataset in datasets.items():
         known = shapes.get(name)

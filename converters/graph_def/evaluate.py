@@ -27,6 +27,8 @@ HANDLERS: dict[str, Handler] = {}
 # A graph in which functions call functions may stand for far more nodes than it has.
 _MAX_EVALUATED = 200_000
 _MAX_DEPTH = 64
+# The bytes of all arrays that are computed from constants, and are no views of the file.
+_MOST_COMPUTED = 1 << 30
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _CONDITIONS = ("If", "StatelessIf")
 _SWITCHES = ("Switch", "RefSwitch")
@@ -103,7 +105,7 @@ class Evaluator:
         self.memo: dict[tuple[Frame, str], dict[int, Value]] = {}
         self.frames: dict[tuple[Frame, str, str], Frame] = {}
         self._count = 0
-        self._evaluated = 0
+        self._evaluated = self._computed = 0
         self._consumers: dict[str, list[NodeDef]] | None = None
 
     # Values.
@@ -124,6 +126,9 @@ class Evaluator:
     def constant(self, data: Any, node: NodeDef) -> Value:
         """A value that is known."""
         array: Array = data if isinstance(data, np.ndarray) else np.asarray(data)
+        self._computed += array.nbytes if array.base is None else 0
+        if self._computed > _MOST_COMPUTED:
+            raise InputError(f"{shown(str(self.file.path))}: its constants are more than {_MOST_COMPUTED} bytes")
         value = self.new("constant", (), array.shape, node)
         value.data, value.static = array, True
         return value

@@ -19,6 +19,8 @@ NHWC, NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 """From NCHW to NHWC, and back."""
 # Larger arrays are left as they are, whatever a graph would make of them.
 _LARGEST_FOLDED = 1 << 16
+# Partitions of a frozen graph's variable are put together.
+_LARGEST_CONCATENATED = 1 << 26
 _FLOATS = ("float32", "float64", "float16", "bfloat16")
 
 
@@ -26,6 +28,12 @@ def _array(value: Value) -> Array:
     if value.data is None:
         raise UnknownSizeError("not known before the network runs")
     return value.data
+
+
+def _bounded(count: int, largest: int = _LARGEST_FOLDED) -> None:
+    """Refuses to compute an array that would be larger than any that a real graph computes."""
+    if count > largest:
+        raise UnknownSizeError(f"{count} numbers that are computed")
 
 
 def _ints(value: Value) -> list[Any]:
@@ -166,8 +174,10 @@ def _foldable(inputs: Sequence[Value]) -> bool:
     arrays = [value.data for value in inputs if value.data is not None]
     if len(arrays) < len(inputs):
         return False
-    small = max((array.size for array in arrays), default=0)
-    return small == 1 or (small <= _LARGEST_FOLDED and all(array.dtype.kind in "iubO" for array in arrays))
+    if all(array.size == 1 for array in arrays):
+        return True
+    size = math.prod(np.broadcast_shapes(*(array.shape for array in arrays)))
+    return size <= _LARGEST_FOLDED and all(array.dtype.kind in "iubO" for array in arrays)
 
 
 def _as_numbers(array: Array) -> Array:
@@ -747,6 +757,7 @@ def _concat(context: Evaluator, node: NodeDef, inputs: list[Value]) -> Value:
     axis, values = (inputs[-1], inputs[:-1]) if node.op == "ConcatV2" else (inputs[0], inputs[1:])
     (at,) = _numbers(axis)
     if all(value.data is not None for value in values):
+        _bounded(sum(_array(value).size for value in values), _LARGEST_CONCATENATED)
         return context.constant(np.concatenate([_array(value) for value in values], at), node)
     rank = max((value.rank or 0 for value in values), default=0)
     for value in values:
@@ -782,6 +793,7 @@ def _pack(context: Evaluator, node: NodeDef, inputs: list[Value]) -> Value:
     rank = max((value.rank or 0 for value in inputs), default=0) + 1
     axis = _axis(node.get("axis", 0), rank)
     if all(value.data is not None for value in inputs):
+        _bounded(sum(_array(value).size for value in inputs))
         kinds = any(value.data.dtype == object for value in inputs if value.data is not None)
         return context.constant(
             np.stack([_array(v).astype(object) if kinds else _array(v) for v in inputs], axis), node
@@ -814,6 +826,8 @@ def _split(context: Evaluator, node: NodeDef, inputs: list[Value]) -> Results:
     if not isinstance(side, int):
         raise UnknownSizeError("a split of an open side")
     count = node.get("num_split", 1)
+    if not 0 < count <= _LARGEST_FOLDED:
+        raise WireError(f"{count} parts")
     parts = [side // count] * count if node.op == "Split" else _numbers(inputs[1])
     parts = [part if part >= 0 else side - sum(p for p in parts if p >= 0) for part in parts]
     starts = np.cumsum([0, *parts]).tolist()
@@ -922,6 +936,7 @@ def _gather(context: Evaluator, node: NodeDef, inputs: list[Value]) -> Value:
     value, indices = inputs[:2]
     axis = _axis(_numbers(inputs[2])[0], len(_shape(value))) if len(inputs) > 2 else 0
     if value.data is not None and indices.data is not None:
+        _bounded(value.data.size * max(1, indices.data.size))
         return context.constant(np.take(_array(value), _array(indices).astype(np.int64), axis), node)
     if indices.data is None or indices.rank not in (0, 1) or not value.shape:
         return context.unsupported(node, inputs)
