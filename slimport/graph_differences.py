@@ -1,4 +1,4 @@
-"""What another graph computes otherwise than a network that has a name. No framework is imported.
+"""Differences between the computations of two graphs. No framework is imported.
 
 Two graphs are brought to one form first: BatchNorm and activations by themselves, padding as what it adds, nothing that
 does nothing in evaluation. Then both are followed from the output back to the input, side by side.
@@ -24,7 +24,7 @@ _USUAL = {"statistics": "moving", "moving": True, "groups": 1, "rate": (1, 1)}
 
 
 class Difference(NamedTuple):
-    """What one layer, by its scope in the first graph, does in the second: `("conv1", "stride 1")`."""
+    """A difference of one layer, by its scope in the first graph: `("conv1", "stride 1")`."""
 
     scope: str
     what: str
@@ -41,7 +41,7 @@ class _Piece:
 
 
 def differences(known: Graph, other: Graph) -> tuple[Difference, ...]:
-    """What `other` computes otherwise than `known`, from the output to the input; none if both compute the same.
+    """The differences of `other` from `known`, from the output to the input; none if both compute the same.
 
     The values of variables, and branches that the output does not need, are not looked at.
     """
@@ -136,7 +136,7 @@ def _activation(node: Node) -> tuple[Any, ...]:
 
 
 def _padding(attributes: Mapping[str, Any]) -> Any:
-    """What is put before and after the sides, or SAME where that depends on them."""
+    """The zeros before and after the sides, or SAME where that depends on them."""
     padding, extents = attributes["padding"], _extents(attributes)
     if padding == "VALID" or all(extent == 1 for extent in extents):
         return ((0, 0), (0, 0)) if isinstance(padding, str) else padding
@@ -186,7 +186,7 @@ def _compare(known: _Form, other: _Form) -> Iterator[Difference]:
 
 
 _PASSED = ("softmax", "squeeze", "activation", "BatchNorm", "scale", "pad", "max_pool2d", "mean")
-"""What one graph may have more than the other, so that the comparison goes on behind it."""
+"""Ops that one graph may have more than the other: the comparison goes on behind them."""
 
 
 def _words(piece: _Piece) -> str:
@@ -211,7 +211,7 @@ def _paired(known: _Form, other: _Form, one: _Piece, two: _Piece) -> list[tuple[
 
 
 def _changed(one: _Piece, two: _Piece) -> Iterator[str]:
-    """What a piece has otherwise, in words."""
+    """The different settings of a piece, in words."""
     for name in dict.fromkeys((*one.settings, *two.settings)):
         old, new = (piece.settings.get(name, _USUAL.get(name)) for piece in (one, two))
         if _rounded(old) != _rounded(new):

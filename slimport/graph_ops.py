@@ -29,7 +29,7 @@ FUNCTIONS: dict[str, int] = {
     "logical_not": 1,
     "where": 3,
 }
-"""What is computed number by number, with how many it takes."""
+"""The elementwise functions, with their numbers of inputs."""
 REDUCTIONS = ("mean", "sum", "max", "min", "prod", "any", "all")
 
 

@@ -1,4 +1,4 @@
-"""What a recorded network is: nodes, variables, end points, JSON. No framework is imported."""
+"""A recorded network as data: nodes, variables, end points, JSON. No framework is imported."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ class Graph:
 
     @cached_property
     def sources(self) -> dict[str, Source]:
-        """What each variable is called in the TensorFlow graph that the network comes from; slim's are as here."""
+        """The name of each variable in the TensorFlow graph that the network comes from; slim's are as here."""
         found: dict[str, Source] = {}
         for node in self.nodes:
             given, original = node.attributes.get("source", {}), node.attributes.get("source_scope", node.scope)

@@ -1,4 +1,4 @@
-"""What `verify` prints, and the files that it draws."""
+"""The text of a report, and the files that `verify` draws."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which values of a graph make up which layer: a kernel with its bias, its BatchNorm and its activation is one."""
+"""Groups the values of a graph into layers: a kernel with its bias, BatchNorm and activation is one."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class _Step(NamedTuple):
 
 @dataclass
 class _Facts:
-    """What is known of each node, as bits: the sources that it depends on, and the layers.
+    """Facts about each node, as bits: the sources that it depends on, and the layers.
 
     kernels: the layers with variables, in order, and the variable that each one's kernel is.
     variable: the nodes that depend on a variable.
@@ -258,7 +258,7 @@ def _followed(ends: Sequence[str], order: _Order, facts: _Facts) -> list[str]:
 
 
 def _behind(ends: Sequence[str], order: _Order) -> list[_Step]:
-    """What depends on the ends, in order."""
+    """The nodes that depend on the ends, in order."""
     found = set(ends)
     pending = list(ends)
     while pending:
@@ -308,7 +308,7 @@ def _foreign(ends: Sequence[str], behind: Sequence[_Step], order: _Order, facts:
 
 
 def _sinks(order: Sequence[_Step]) -> list[str]:
-    """What nothing takes, where there are no layers at all."""
+    """The nodes that no other uses, where there are no layers at all."""
     taken = {name for step in order for name in step.taken}
     sinks = [step.node for step in order if step.node.name not in taken and step.taken]
     return [node.name for node in sinks if not _SUMMARY.fullmatch(node.op)]

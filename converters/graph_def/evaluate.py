@@ -22,7 +22,7 @@ Mode = Literal["eval", "graph"]
 Results = tuple[Value, ...]
 Handler = Callable[["Evaluator", NodeDef, list[Value]], "Value | Results"]
 HANDLERS: dict[str, Handler] = {}
-"""What evaluates each op, from its node and the values of its inputs, by the op's name in TensorFlow."""
+"""The evaluation of each op, from its node and the values of its inputs, by TensorFlow's name."""
 
 # A graph in which functions call functions may stand for far more nodes than it has.
 _MAX_EVALUATED = 200_000
@@ -78,7 +78,7 @@ class Frame:
 
 Key = tuple[Frame, str, int]
 DEAD = Value("dead")
-"""What a Switch gives on the side that is not taken."""
+"""The output of a Switch on the side that is not taken."""
 
 
 class Evaluator:
@@ -248,7 +248,7 @@ class Evaluator:
         return self.handle(key, node, values)
 
     def handle(self, key: Key, node: NodeDef, values: list[Value]) -> Results | Value:  # noqa: ARG002
-        """What a node makes of the values of its inputs."""
+        """The outputs of a node, from the values of its inputs."""
         handler = HANDLERS.get(node.op)
         if handler is None:
             return self.unsupported(node, values)
@@ -286,7 +286,7 @@ class Evaluator:
         return (DEAD, data) if chosen else (data, DEAD)
 
     def _condition(self, frame: Frame, text: str, node: NodeDef) -> Generator[Key, Value, bool | None]:
-        """Which side a condition takes; in doubt, one that the data do not decide is taken for `is_training`."""
+        """The side that a condition takes; in doubt, one that the data do not decide is `is_training`."""
         value = yield self._find(frame, text)
         chosen = self.decide(value, node)
         self.decisions[frame, node.name] = chosen

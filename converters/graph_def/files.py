@@ -27,7 +27,7 @@ _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 @dataclass(frozen=True)
 class Signature:
-    """What a SavedModel says of its inputs and outputs: tensors by the names that users know."""
+    """The signature of a SavedModel: tensors of inputs and outputs by the names that users know."""
 
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]

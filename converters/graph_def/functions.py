@@ -102,5 +102,5 @@ FUNCTIONS: dict[str, tuple[str, Callable[..., Any]]] = {
     "Tanh": ("tanh", np.tanh),
 }
 COMPUTE = dict(FUNCTIONS.values())
-"""What computes a function, by its name in the vocabulary; `leaky_relu` takes its slope too."""
+"""The computation of each function, by its name in the vocabulary; `leaky_relu` takes its slope too."""
 ACTIVATIONS = ("relu", "relu6", "elu", "selu", "leaky_relu", "softplus", "softsign", "sigmoid", "tanh")

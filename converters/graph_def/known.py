@@ -20,7 +20,7 @@ _ARGUMENTS: Mapping[str, tuple[Any, ...]] = {
     "spatial_squeeze": (True, False),
     "fc_conv_padding": ("VALID", "SAME"),
 }
-"""What leaves no trace in the variables and is an argument of a definition, with the values that are tried."""
+"""The arguments of definitions that leave no trace in the variables, with the values that are tried."""
 _BEHIND = ("softmax", "squeeze", "reshape", "flatten")
 
 

@@ -173,7 +173,7 @@ def _short(name: str) -> str:
 
 
 def _reachable(values: Sequence[Value]) -> list[Value]:
-    """What values depend on, themselves included; not what only constants are made of."""
+    """The values that these depend on, themselves included; none that only constants are made of."""
     found: dict[int, Value] = {}
     pending = list(values)
     while pending:

@@ -1,4 +1,4 @@
-"""What each of TensorFlow's ops makes of its inputs: known numbers, a shape, or a symbolic value in NHWC."""
+"""Evaluates each of TensorFlow's ops to known numbers, a shape, or a symbolic value in NHWC."""
 
 from __future__ import annotations
 
@@ -746,7 +746,7 @@ def _transpose(context: Evaluator, node: NodeDef, inputs: list[Value]) -> Value:
 
 
 def _hoisted(values: Sequence[Value]) -> tuple[list[Value], tuple[int, ...] | None]:
-    """What is within values that all are transposed alike, and how they are."""
+    """The values inside transposes that are all alike, and their permutation."""
     permutations = {value.attrs["permutation"] if value.op == "transpose" else None for value in values}
     permutation = permutations.pop() if len(permutations) == 1 else None
     return ([value.inputs[0] for value in values], permutation) if permutation else (list(values), None)

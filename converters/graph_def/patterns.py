@@ -84,7 +84,7 @@ def _regions(value: Value) -> Iterator[tuple[Value, frozenset[int]]]:
 
 
 def _static_leaves(value: Value, interior: Collection[int]) -> list[Value]:
-    """What a part takes that is no data and no plain number."""
+    """The inputs of a part that are neither data nor plain numbers."""
     leaves: dict[int, Value] = {}
     pending = [value]
     while pending:
@@ -97,7 +97,7 @@ def _static_leaves(value: Value, interior: Collection[int]) -> list[Value]:
 
 
 def _run(value: Value, numbers: dict[int, Array]) -> Array | None:
-    """What a part computes, with these numbers for the values that it takes; shapes are not looked at."""
+    """The result of a part for these inputs, whatever their shapes."""
     found = dict(numbers)
     pending = [value]
     while pending:
@@ -270,7 +270,7 @@ def _variances(roots: Sequence[Value], leaves: dict[int, Value]) -> Iterator[tup
 
 
 def _roles(value: Value, data: Value, leaves: list[Value], variance: Value, epsilon: float) -> dict[str, Value] | None:
-    """Which array is the mean, which gamma and which beta: as in one of the orders that gives a BatchNorm's numbers."""
+    """The arrays' roles (mean, gamma, beta): an order that gives a BatchNorm's numbers."""
     random = np.random.default_rng(0)
     numbers = {leaf.number: random.uniform(0.5, 2, 5) for leaf in leaves}
     x = random.normal(size=5)

@@ -1,4 +1,4 @@
-"""What a training graph keeps beside the data path: moving averages of BatchNorm's statistics, and partitions."""
+"""Moving averages of BatchNorm's statistics, and partitioned variables, in a training graph."""
 
 from __future__ import annotations
 

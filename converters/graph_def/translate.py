@@ -22,7 +22,7 @@ _INLINE = 256
 _DECAY = 0.999
 Word = Callable[["Translator", Layer, list[Tensor]], Tensor]
 WORDS: dict[str, Word] = {}
-"""What records a value that is no part of a layer with variables, by its op."""
+"""Records a value that is no part of a layer with variables, by its op."""
 
 
 def records(*ops: str) -> Callable[[Word], Word]:
@@ -193,7 +193,7 @@ class Translator:
     # Values.
 
     def tensor(self, value: Value) -> Tensor:
-        """What was recorded for a value; arrays are recorded when they are first needed."""
+        """The recorded tensor of a value; arrays are recorded when they are first needed."""
         if value.number not in self.tensors:
             if not value.static:
                 raise unsupported(self.context, [value])

@@ -104,7 +104,7 @@ Shape = tuple[Dim, ...]
 
 
 def _quotient(size: Size, divisor: Size) -> Dim:
-    """What is left of a product without one factor."""
+    """The product without one factor."""
     if len(size.terms) == 1 and not size.constant and isinstance(term := size.terms[0][0], Product):
         factor = size.terms[0][1]
         if divisor in (term.one, term.other):

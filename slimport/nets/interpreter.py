@@ -174,7 +174,7 @@ def _pool(layer: Callable[..., Tensor]) -> Callable[[Node, Tensor], Tensor]:
 
 
 def _operation(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """What slim has no layer for, and its activation."""
+    """An op that slim has no layer for, and its activation."""
 
     def add(node: Node, *nets: Tensor) -> Tensor:
         activation = _activation(node)

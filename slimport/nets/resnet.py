@@ -1,4 +1,4 @@
-"""What the ResNets share in TF-Slim: from images to logits, around a stack of blocks."""
+"""The common part of the ResNets in TF-Slim: from images to logits, around a stack of blocks."""
 
 from __future__ import annotations
 

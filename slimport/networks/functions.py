@@ -76,7 +76,7 @@ def create_model(name: str, build: Callable[..., Any], **given: Any) -> Any:
 
 
 def _documentation(name: str, described: type[Network]) -> str:
-    """What `help` says: the description's fields and the definition's arguments."""
+    """The text of `help`: the description's fields and the definition's arguments."""
     parts = [f"{described.title}: {name}."]
     for family in described.__mro__:
         for documented in (vars(family).get("__doc__"), getattr(vars(family).get("define"), "__doc__", None)):

@@ -10,7 +10,7 @@ from slimport.graph import Graph, Node, Shape
 from slimport.networks.network import Network, Preprocessing, classes
 
 _PASSING = ("activation", "softmax", "log_softmax", "squeeze", "dropout", "scale", "flatten", "multiply", "add")
-"""What may be behind the layer of the logits: they pass the number of classes on, or fail where they cannot."""
+"""The ops that may follow the logits: they pass the number of classes on, or fail where they cannot."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class GraphNetwork(Network):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What the graph says nothing of."""
+        """None: a graph does not say."""
         return "none"
 
     @property

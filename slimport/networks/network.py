@@ -1,4 +1,4 @@
-"""What every family's description has."""
+"""Base class of the families' descriptions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Network(ABC):
     title: ClassVar[str]
     """Its name in a sentence."""
     signature: ClassVar[str]
-    """What it is recognised by, in a sentence."""
+    """The signature that it is recognised by, in a sentence."""
     classifier: ClassVar[str]
     """The scope of the layer that makes the logits."""
     background: ClassVar[bool]
@@ -138,7 +138,7 @@ class Network(ABC):
         return {**self.arguments, **arguments}
 
     def to_json(self) -> dict[str, Any]:
-        """What is needed to build the network again, as plain JSON values."""
+        """The description of the network, as plain JSON values."""
         described = zip((field.name for field in fields(self)), astuple(self), strict=True)  # type: ignore[arg-type,call-overload]
         return {"family": self.family, "name": self.name, **dict(described)}
 

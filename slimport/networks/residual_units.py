@@ -42,7 +42,7 @@ from slimport.networks.resnet import Block, Unit, resnet_arg_scope, stack_blocks
 
 
 class Activation(NamedTuple):
-    """What is at one of the three places of a unit: BatchNorm, ReLU, both in this order, or nothing."""
+    """One of the three places of a unit: BatchNorm, ReLU, both in this order, or nothing."""
 
     normalizer: Callable[..., Tensor] | None = None
     activation: Literal["relu"] | None = None
@@ -55,7 +55,7 @@ BN_RELU = Activation(batch_norm, "relu")
 
 
 class Branch(NamedTuple):
-    """What the branches of Fig. 4 differ in. In all of them, BatchNorm and ReLU follow every convolution but the last.
+    """The differences between the branches of Fig. 4. BatchNorm and ReLU follow every convolution but the last.
 
     preactivation: before the first convolution, on the branch alone.
     before_addition: after the last convolution.

@@ -1,4 +1,4 @@
-"""What the ResNets share: blocks, units, the atrous schedule, the way from images to logits, and recognition.
+"""The common parts of the ResNets: blocks, units, the atrous schedule, the way from images to logits, and recognition.
 
 Sources: `research/slim/nets/resnet_utils.py` in tensorflow/models; arXiv:1512.03385, arXiv:1603.05027.
 """
@@ -97,7 +97,7 @@ class ResNet(Network):
         return end_point(conv2d_same(images, 64, 7, 2, scope="conv1"), "conv1")
 
     def postnorm(self, net: Tensor) -> Tensor:
-        """What is between the blocks and the pooling."""
+        """The layers between the blocks and the pooling."""
         return net
 
     def define(

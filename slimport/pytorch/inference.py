@@ -73,7 +73,7 @@ class Trial:
 
 
 class Optimized(nn.Module):
-    """What `optimize_for_inference` returns: images [batch, channels, height, width] to the model's output.
+    """The result of `optimize_for_inference`: images [batch, channels, height, width] to the model's output.
 
     trials: every form that was tried; the first is the model as it was given.
     choice: the name of the form that runs, the fastest.

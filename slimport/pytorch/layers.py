@@ -131,7 +131,7 @@ class BatchNorm(Layer, nn.BatchNorm2d):
 
 
 def same_padding(side: Any, kernel_size: int, stride: int, rate: int = 1) -> tuple[Any, Any]:
-    """What TensorFlow's SAME puts before and after a side: the odd one after.
+    """The padding of TensorFlow's SAME before and after a side: the odd one after.
 
     Args:
       side: a number, or a symbol in a program that is exported for any height and width.
@@ -231,7 +231,7 @@ class Conv2dTranspose(Layer, nn.ConvTranspose2d):
         return self._followed(net if self.bias is None else net + self.bias[:, None, None])
 
     def _pads(self, axis: int, whole: Tensor, inputs: Sequence[Tensor]) -> tuple[Any, Any]:
-        """What is put before and after the whole gradient: what a convolution pads is cut off."""
+        """The padding around the whole gradient: the padding of the convolution is cut off."""
         extent = self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
         if self.output_size is None:
             more = extent - self.stride[axis]

@@ -1,4 +1,4 @@
-"""What training as TF-Slim does needs beside PyTorch's own: its regularization, its initializers, its moving averages.
+"""Training as in TF-Slim: its regularization, its initializers, its moving averages.
 
 TF-Slim's loss is the cross entropy plus `weight_decay * sum(w ** 2) / 2` over every kernel. Biases, beta and gamma are
 not regularized. The gradient of that sum is `weight_decay * w`, which is what PyTorch's optimizers of plain SGD add to

@@ -25,7 +25,7 @@ class Port(ABC):
     program: ClassVar[bool] = False
     """Whether the files carry the computation, with arguments that are fixed and the network's output alone."""
     kind: ClassVar[str] = "file"
-    """What its files are called in a message."""
+    """The word for its files in a message."""
     notes: tuple[str, ...] = ()
     """How the end points came about, where that is not as usual."""
 
@@ -125,7 +125,7 @@ class Predictions:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a report says about it."""
+        """The report's notes on it."""
         if self._name is None:
             return ()
         return (f"{self._name} are not in the file: they are the softmax of its output, computed here",)

@@ -116,7 +116,7 @@ def record_keras(
 
 
 def _layer_settings(config: str | bytes) -> dict[str, dict[str, Any]]:
-    """What each layer of a model's JSON is configured to compute, by the layer's name."""
+    """The settings of each layer in a model's JSON, by the layer's name."""
     layers = [layer for layer in json.loads(config)["config"]["layers"] if layer["class_name"] != "InputLayer"]
     return {
         layer["name"]: {name: value for name, value in layer["config"].items() if not name.endswith(_NO_SETTINGS)}
