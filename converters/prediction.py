@@ -106,14 +106,8 @@ def predict(
             pass
     with open_source(source, scope, step, selection, graph) as opened:
         network = opened.network
-        if network.num_classes is None:
-            raise InputError(f"{opened.path}: {network.name} without logits has no classes to predict")
-        if network.in_channels not in _MODES:
-            raise InputError(
-                f"{opened.path}: {network.name} takes {network.in_channels} channels, and images have 1 or 3"
-            )
-        mode = _MODES[network.in_channels]
-        names = _names(network.num_classes, labels)
+        mode, num_classes = _takes_and_gives(opened)
+        names = _names(num_classes, labels)
         chosen = _preprocessing(preprocessing or network.preprocessing)
         height, width = size or (chosen.default_size, chosen.default_size)
         run = _runner(opened)
@@ -139,6 +133,20 @@ def _preprocessing(name: str) -> Preprocessing:
     if name not in PREPROCESSINGS:
         raise InputError(f"preprocessing {name!r}: must be one of {', '.join(PREPROCESSINGS)}")
     return PREPROCESSINGS[name]
+
+
+def _takes_and_gives(source: Source) -> tuple[str, int]:
+    """Pillow's mode of the images, and the number of classes.
+
+    Raises:
+      InputError: the network is not one that classifies images.
+    """
+    network = source.network
+    if network.num_classes is None:
+        raise InputError(f"{source.path}: {network.name} without logits has no classes to predict")
+    if network.in_channels not in _MODES:
+        raise InputError(f"{source.path}: {network.name} takes {network.in_channels} channels, and images have 1 or 3")
+    return _MODES[network.in_channels], network.num_classes
 
 
 def _names(num_classes: int, labels: PathLike | None) -> list[str] | None:

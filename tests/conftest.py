@@ -125,6 +125,15 @@ def tf_session(**options: Any) -> Any:
     return tf.Session(config=config)
 
 
+@pytest.fixture(scope="module")
+def without_onednn() -> Iterator[None]:
+    """PyTorch's own convolutions: oneDNN's gradients of narrow ones corrupt memory on some AMD processors."""
+    import torch
+
+    with torch.backends.mkldnn.flags(enabled=False):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def nothing_compiled_before() -> Iterator[None]:
     """Dynamo compiles a function a few times at most, and all networks have one."""

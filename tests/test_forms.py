@@ -186,7 +186,7 @@ def test_what_is_not_a_conversions_is_never_replaced(
     if target.is_dir():
         (target / "README.md").write_text("precious")
     before = listing(tmp_path)
-    with pytest.raises(InputError, match=r"folder: (holds README\.md, which|is a file, and)"):
+    with pytest.raises(InputError, match=r"folder: (contains README\.md, which|is a file, and)"):
         convert(small_v2, target, "huggingface")
     assert listing(tmp_path) == before
 
@@ -200,7 +200,7 @@ def test_a_folder_is_not_written_over_itself(forms: Path) -> None:
 
 def test_the_command_makes_one_folder_and_a_batch_makes_many(small_v2: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["convert", str(small_v2), f"{tmp_path}/one/", "--to", "huggingface"])
-    assert done.output.startswith(f"{tmp_path}/one/: resnet_v2, 7 classes")
+    assert done.output.startswith(f"{tmp_path}/one: resnet_v2, 7 classes")
     assert sorted(listing(tmp_path / "one")) == sorted(FILES)
     [outcome] = convert_all(small_v2, tmp_path / "many", to="huggingface", workers=1)
     assert outcome.status == "converted"

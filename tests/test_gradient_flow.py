@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
+import os
+import subprocess
 import sys
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from sklearn.datasets import load_digits
 from torch.nn.functional import cross_entropy
 
@@ -21,6 +21,8 @@ from scripts.studies import gradient_flow
 from slimport import pytorch
 from slimport.networks.residual_units import cifar_resnet
 from slimport.pytorch.training import initialize
+
+pytestmark = pytest.mark.usefixtures("without_onednn")
 
 SMALL = ("--depth", "8", "--width", "4", "--steps", "2", "--batch", "16", "--learning-rate", "0.01")
 # Fig. 4(a-e) and 2(a-f), of which the original is in both, and two settings of table 1 besides.
@@ -33,13 +35,16 @@ VARIANTS = {
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder and the output of a small study, run by workers."""
+    """The folder and the output of a small study, run as a process with workers of its own."""
     out = tmp_path_factory.mktemp("study") / "made" / "by it"
-    arguments = ["gradient_flow", *SMALL, "--seeds", "5", "--workers", "2", "--out", str(out)]
-    printed = io.StringIO()
-    with mock.patch.object(sys, "argv", arguments), redirect_stdout(printed):
-        gradient_flow.main()
-    return out, printed.getvalue()
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.studies.gradient_flow", *SMALL, "--seeds", "5", "--workers", "2", "--out", out],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
 
 
 def test_every_variant_has_a_gradient_per_unit_and_a_loss_per_step(measured: tuple[Path, str]) -> None:

@@ -18,6 +18,8 @@ from slimport.networks.residual_units import BRANCHES, SHORTCUTS, cifar_resnet, 
 from slimport.networks.resnet import resnet_arg_scope
 from slimport.pytorch.training import initialize
 
+pytestmark = pytest.mark.usefixtures("without_onednn")
+
 # The branches of Fig. 4, basic and bottleneck, as one reads them there from top to bottom.
 FIG_4 = {
     "original": "weight BN ReLU weight BN addition ReLU",

@@ -193,7 +193,8 @@ def test_the_ratio_is_the_ports_error_over_tf_slims_own() -> None:
 
 def test_a_state_dict_of_another_network_is_refused(slimport: Any, small_v2: Path, tmp_path: Path) -> None:
     convert(small_v2, tmp_path / "m.pth")
-    state = torch.load(tmp_path / "m.pth", weights_only=True)
+    # A dict without the description of the network that it is from.
+    state = dict(torch.load(tmp_path / "m.pth", weights_only=True))
     state["logits.weight"], state["logits.bias"] = state["logits.weight"][:5], state["logits.bias"][:5]
     torch.save(state, tmp_path / "m.pth")
     run = slimport("verify", small_v2, tmp_path / "m.pth")

@@ -108,6 +108,8 @@ def run(job: tuple[str, int], settings: Settings) -> dict[str, Any]:
         width=settings.width,
         **variant.settings,
     )
+    # oneDNN's gradients of convolutions this narrow corrupt memory on some AMD processors (torch 2.13).
+    torch.backends.mkldnn.enabled = False
     network = pytorch.build(described)
     initialize(network)
     all_images, all_classes = digits(side=8)
