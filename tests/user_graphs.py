@@ -43,7 +43,7 @@ def write(build: Build, folder: Path, form: str = "meta", seed: int = 0) -> Writ
 
     Args:
       build: makes it, and gives its outputs by name; names of inputs in a SavedModel are those of its placeholders.
-      form: one of `FORMS`.
+      form: one of `FORMS`, or `checkpoint`, which is a `.meta` with its variables beside it.
     """
     graph = tf.Graph()
     with graph.as_default(), tf.Session(graph=graph) as session:
@@ -80,6 +80,8 @@ def _save(session: Any, graph: Any, folder: Path, form: str, outputs: Mapping[st
     if form == "meta":
         tf.train.Saver().export_meta_graph(str(folder / "model.ckpt.meta"))
         return folder / "model.ckpt.meta"
+    if form == "checkpoint":
+        return Path(tf.train.Saver().save(session, str(folder / "model.ckpt")) + ".meta")
     if form == "frozen":
         names = [tensor.op.name for tensor in outputs.values()]
         frozen = tf.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), names)
