@@ -14,15 +14,9 @@ import numpy as np
 from converters import frameworks
 from converters.variables import Array
 from slimport.graph import Shape
-from slimport.names import PYTORCH_LEAVES
+from slimport.names import KERAS_LEAVES, PYTORCH_LEAVES
 from slimport.names import pytorch_name as pytorch_name
 
-KERAS_LEAVES = {
-    "weights": "kernel",
-    "biases": "bias",
-    "depthwise_weights": "depthwise_kernel",
-    "pointwise_weights": "pointwise_kernel",
-}
 _KERNELS = ("weights", "depthwise_weights", "pointwise_weights")
 
 _TILE = 64
@@ -116,8 +110,7 @@ def slim_names(pytorch_names: Collection[str]) -> dict[str, str]:
 
 def slim_name(layer: str, weight: str) -> str:
     """Layer `block1__unit_1__conv1` and its weight `kernel` -> `block1/unit_1/conv1/weights`."""
-    leaf = next((slim for slim, keras in KERAS_LEAVES.items() if keras == weight), weight)
-    return f"{layer.replace('__', '/')}/{leaf}"
+    return f"{layer.replace('__', '/')}/{KERAS_LEAVES.get(weight, weight)}"
 
 
 def _is_kernel(name: str, rank: int) -> bool:

@@ -21,6 +21,15 @@ PYTORCH_LEAVES = {
 }
 """PyTorch's leaf names by slim's, where they differ."""
 
+KERAS_LEAVES = {
+    "kernel": "weights",
+    "bias": "biases",
+    "depthwise_kernel": "depthwise_weights",
+    "pointwise_kernel": "pointwise_weights",
+    "alpha": "weights",
+}
+"""Slim's leaf names by Keras's, where they differ. A `DepthwiseConv2D`'s kernel is `depthwise_weights`."""
+
 _ATTRIBUTES = """
     T_destination add_module affine apply arguments array bfloat16 bias biases_initializer buffers
     call_super_init children clipped compile cpu cuda dilation double dump_patches end_points eps eval

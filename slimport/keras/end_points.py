@@ -11,15 +11,7 @@ import numpy as np
 from slimport import networks
 from slimport.graph import Graph, scoped
 from slimport.keras.network import Interpreter
-
-LEAVES = {
-    "kernel": "weights",
-    "bias": "biases",
-    "depthwise_kernel": "depthwise_weights",
-    "pointwise_kernel": "pointwise_weights",
-    "alpha": "weights",
-}
-"""Slim's leaf names by Keras's, where they differ. A `DepthwiseConv2D`'s kernel is `depthwise_weights`."""
+from slimport.names import KERAS_LEAVES
 
 
 def end_points(model: Any, scope: str | None = None, network: networks.Network | None = None) -> Any:
@@ -66,7 +58,7 @@ def variables(model: Any) -> dict[str, Any]:
             elif isinstance(layer, keras.layers.DepthwiseConv2D) and weight.name == "kernel":
                 found[f"{scope}/depthwise_weights"] = weight
             elif "seed" not in weight.name:
-                found[scoped(scope, LEAVES.get(weight.name, weight.name))] = weight
+                found[scoped(scope, KERAS_LEAVES.get(weight.name, weight.name))] = weight
     return found
 
 
