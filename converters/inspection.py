@@ -11,9 +11,9 @@ from typing import Any
 from converters.errors import InputError
 from converters.variables import PathLike, Variable
 from converters.weights import training_state
-from converters.weights.recognize import Recognition, Resemblance, UnknownNetworkError, choose
+from converters.weights.recognize import Recognition, Resemblance, UnknownNetworkError
 from converters.weights.selection import EVERYTHING, Selection, assign
-from converters.weights.source import networks_in, open_with_graph, selected, shapes_of
+from converters.weights.source import choose_network, networks_in, open_with_graph, selected, shapes_of
 from converters.weights.user_graph import BESIDE, GraphOptions
 
 
@@ -83,13 +83,13 @@ def inspect(
     Raises:
       InputError: it cannot be read, or the selection does not fit its network.
     """
-    with open_with_graph(path, step, graph) as (file, user):
+    with open_with_graph(path, step, graph) as (file, with_graph):
         names = selected(file, selection)
-        every = networks_in(file, user, names, selection)
+        every = networks_in(file, with_graph, names, selection)
     shapes = shapes_of(file, names)
     found, doubt, nearest = None, None, None
     try:
-        found = choose(every, shapes, str(path), scope if file.checkpoint and not user else None)
+        found = choose_network(file, with_graph, every, names, scope if file.checkpoint else None)
     except UnknownNetworkError as error:
         doubt, nearest = str(error), error.nearest
     except InputError as error:

@@ -14,6 +14,7 @@ from user_graphs import write
 
 import slimport.pytorch
 from converters import convert, inspect, load_pytorch, open_checkpoint
+from converters.checkpoint import write_checkpoint
 from converters.errors import InputError
 from converters.weights.user_graph import GraphOptions
 
@@ -38,14 +39,14 @@ def logits(activation: Any = tf.nn.relu, epsilon: float = 1e-5) -> dict[str, Any
 
 @pytest.fixture(scope="module")
 def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(logits, tmp_path_factory.mktemp("stock")).path.with_suffix("")
+    return write(logits, tmp_path_factory.mktemp("stock"), "checkpoint").path.with_suffix("")
 
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The settings of the Object Detection API's ssd_resnet50_v1_fpn, of which the variables say nothing."""
     folder = tmp_path_factory.mktemp("other")
-    return write(lambda: logits(tf.nn.relu6, 0.001), folder).path.with_suffix("")
+    return write(lambda: logits(tf.nn.relu6, 0.001), folder, "checkpoint").path.with_suffix("")
 
 
 def by_tensorflow(prefix: Path, images: Any) -> Any:
@@ -136,6 +137,35 @@ def test_every_format_holds_a_graph(name: str, other: Path, tmp_path: Path) -> N
     images = torch.from_numpy(random_images((2, 3, 33, 46)))
     with torch.inference_mode():
         assert torch.equal(slimport.pytorch.load(tmp_path / "back.safetensors")(images), load_pytorch(other)(images))
+
+
+@pytest.mark.parametrize("damage", ["cut", "of another checkpoint"])
+def test_one_that_cannot_be_used_is_said_and_not_needed(damage: str, stock: Path, tmp_path: Path) -> None:
+    make_checkpoint.save_without_tensorflow(SMALL_V1, tmp_path / "m.ckpt", scope="other")
+    content = stock.with_name(f"{stock.name}.meta").read_bytes()
+    (tmp_path / "m.ckpt.meta").write_bytes(content[:1000] if damage == "cut" else content)
+    found = inspect(tmp_path / "m.ckpt").recognition
+    assert found is not None
+    assert (found.network, found.scope) == (SMALL_V1, "other")
+    trouble, assumed = found.notes()
+    assert "m.ckpt.meta" in trouble
+    assert assumed.startswith("assumed: ")
+    convert(tmp_path / "m.ckpt", tmp_path / "m.safetensors")
+    if damage == "cut":
+        # What is asked for is needed.
+        with pytest.raises(InputError, match=r"m\.ckpt\.meta"):
+            convert(tmp_path / "m.ckpt", tmp_path / "n.safetensors", graph=GraphOptions(tmp_path / "m.ckpt.meta"))
+
+
+def test_scope_chooses_beside_the_graphs_network(stock: Path, tmp_path: Path) -> None:
+    """A checkpoint of two networks, whose graph is of one of them."""
+    with open_checkpoint(stock) as checkpoint:
+        arrays = dict(checkpoint.items())
+    write_checkpoint(tmp_path / "m", arrays | {f"second/{name.partition('/')[2]}": -a for name, a in arrays.items()})
+    shutil.copy(f"{stock}.meta", tmp_path / "m.meta")
+    for scope, sign in ((None, 1), ("net", 1), ("second", -1)):
+        weight = load_pytorch(tmp_path / "m", scope=scope).state_dict()["conv1.weight"].numpy()
+        np.testing.assert_array_equal(weight.transpose(2, 3, 1, 0), sign * arrays["net/conv1/weights"])
 
 
 def test_the_saver_of_another_program_is_not_asked(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ recognised from names and shapes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,13 +22,12 @@ from converters.variables import Array, PathLike
 from converters.weights.recognize import Recognition, choose, compared, networks
 from converters.weights.rounding import Rounding, loss, numpy_dtype
 from converters.weights.selection import EVERYTHING, Assignment, Selection, assign, select
-from converters.weights.user_graph import BESIDE, GraphOptions, graph_of, open_frozen, recognised_by_graph
+from converters.weights.user_graph import BESIDE, FoundGraph, GraphOptions, graph_of, open_frozen, recognised_by_graph
 from slimport.graph import Shape, scoped
 from slimport.networks import Network
 
 if TYPE_CHECKING:
     from converters.checkpoint import Checkpoint
-    from converters.graph_def import UserGraph
 
 
 @dataclass(frozen=True)
@@ -174,15 +173,13 @@ def open_source(
     Raises:
       InputError: it cannot be read, or holds no network or one that is not whole, or nothing that is selected.
     """
-    with open_with_graph(path, step, graph) as (file, user):
-        yield _source(file, user, scope, selection)
+    with open_with_graph(path, step, graph) as (file, found):
+        yield _source(file, found, scope, selection)
 
 
 @contextmanager
-def open_with_graph(
-    path: PathLike, step: int | None, options: GraphOptions
-) -> Iterator[tuple[OpenFile, UserGraph | None]]:
-    """A file and the user's graph that goes with it, None where there is none."""
+def open_with_graph(path: PathLike, step: int | None, options: GraphOptions) -> Iterator[tuple[OpenFile, FoundGraph]]:
+    """A file and the user's graph that goes with it."""
     here = local_path(path)
     if here.suffix == ".pb" and here.name != "saved_model.pb":
         yield open_frozen(here, options)
@@ -202,33 +199,54 @@ def shapes_of(file: OpenFile, names: Mapping[str, str]) -> dict[str, Shape]:
     return {seen: by_name[name] for seen, name in names.items()}
 
 
-def networks_in(
-    file: OpenFile, user: UserGraph | None, names: Mapping[str, str], selection: Selection
-) -> list[Recognition]:
+def networks_in(file: OpenFile, graph: FoundGraph, names: Mapping[str, str], selection: Selection) -> list[Recognition]:
     """Every network in the selected variables.
 
-    The one that the user's graph or the file's description says, or those that are recognised. A description is of no
-    use where scopes are left out.
+    The one that the user's graph or the file's description says, which is the first, and those that are recognised. A
+    description is of no use where scopes are left out.
     """
     shapes = shapes_of(file, names)
     network = None if selection.exclude_scopes else file.network
     under = file.description.get("scope", "") if file.checkpoint is not None else ""
     found = networks(shapes) if network is None else [compared(network, shapes, under)]
-    if user is not None:
-        return [recognised_by_graph(user, names, shapes, found)]
     if file.checkpoint is None:
         # A converted file has all variables: here a missing one was lost.
         found = [replace(one, missing=(*one.missing, *one.filled), filled={}) for one in found]
-    return [replace(one, settled=network is not None or file.checkpoint is None) for one in found]
+    settled = network is not None or file.checkpoint is None
+    trouble = () if graph.trouble is None else (graph.trouble,)
+    known = [replace(one, settled=settled, assumptions=trouble) for one in found]
+    if graph.user is None:
+        return known
+    by_graph = recognised_by_graph(graph.user, names, shapes, found)
+    return [by_graph, *(one for one in known if one.scope != by_graph.scope)]
 
 
-def _source(file: OpenFile, user: UserGraph | None, scope: str | None, selection: Selection) -> Source:
+def choose_network(
+    file: OpenFile, graph: FoundGraph, found: Sequence[Recognition], names: Mapping[str, str], scope: str | None
+) -> Recognition:
+    """The one network under a scope; without a scope, that of the user's graph.
+
+    Arguments as of `networks_in`, which found the networks.
+
+    Raises:
+      InputError: there is none, or there are several.
+    """
+    if graph.user is not None and scope is None:
+        return found[0]
+    if not found and graph.trouble is not None:
+        raise InputError(graph.trouble)
+    return choose(found, shapes_of(file, names), str(file.path), scope)
+
+
+def _source(file: OpenFile, graph: FoundGraph, scope: str | None, selection: Selection) -> Source:
     names = selected(file, selection)
-    of_file = scope if file.checkpoint is not None and user is None else None if user else ""
-    found = choose(networks_in(file, user, names, selection), shapes_of(file, names), str(file.path), of_file)
+    # A converted file's variables are under no scope of slim's.
+    described = file.checkpoint is None and graph.user is None
+    every = networks_in(file, graph, names, selection)
+    found = choose_network(file, graph, every, names, "" if described else scope)
     assigned = assign(found, names, selection, str(file.path))
     recognition, assignments = assigned.recognition, assigned.assignments
-    if file.checkpoint is None and user is None:
+    if described:
         given = file.description.get("scope", recognition.network.default_scope) if scope is None else scope.strip("/")
         recognition = replace(recognition, scope=given)
     dtypes_of = {variable.name: variable.dtype for variable in file.variables.values()}

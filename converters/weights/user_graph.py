@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from converters.errors import InputError
 from converters.formats import OpenFile
 from converters.variables import Array, PathLike, Variable
 from converters.weights import training_state
@@ -51,23 +52,48 @@ class GraphOptions:
 BESIDE = GraphOptions()
 
 
-def graph_of(file: OpenFile, options: GraphOptions) -> UserGraph | None:
+class FoundGraph(NamedTuple):
+    """The graph for a file.
+
+    user: None if there is none, or if it cannot be used.
+    trouble: why the one beside a checkpoint cannot be used.
+    """
+
+    user: UserGraph | None = None
+    trouble: str | None = None
+
+
+def graph_of(file: OpenFile, options: GraphOptions) -> FoundGraph:
     """The graph for a file: the named one, or the one beside a checkpoint.
 
+    A checkpoint converts as before where nobody asked for the graph beside it, and that cannot be used.
+
     Raises:
-      InputError: the named one cannot be read. One beside the checkpoint that cannot is no reason to fail.
+      InputError: the graph that is asked for cannot be read.
     """
     if options.path == NONE:
-        return None
+        return FoundGraph()
     if options.path is not None:
-        return options.read(Path(options.path))
+        return FoundGraph(options.read(Path(options.path)))
     if file.checkpoint is None:
-        return None
+        return FoundGraph()
     found = next((path for path in _beside(file.checkpoint.path) if path.is_file()), None)
-    return None if found is None else options.read(found)
+    if found is None:
+        return FoundGraph()
+    try:
+        user = options.read(found)
+    except InputError as error:
+        if options != BESIDE:
+            raise
+        return FoundGraph(trouble=str(error))
+    stored = file.variables.keys() | {variable.name for variable in file.variables.values()}
+    absent = [source.name for source in user.sources.values() if source.name not in stored | user.constants.keys()]
+    if absent and options == BESIDE:
+        return FoundGraph(trouble=f"{found}: is not the graph of this checkpoint, which has no {absent[0]}")
+    return FoundGraph(user)
 
 
-def open_frozen(path: Path, options: GraphOptions) -> tuple[OpenFile, UserGraph]:
+def open_frozen(path: Path, options: GraphOptions) -> tuple[OpenFile, FoundGraph]:
     """A frozen graph as a file of weights: its constants."""
     user = options.read(path)
     names = {source.name for source in user.sources.values()}
@@ -78,7 +104,7 @@ def open_frozen(path: Path, options: GraphOptions) -> tuple[OpenFile, UserGraph]
         for name in wanted:
             yield name, constants[name]
 
-    return OpenFile(path, "frozen graph", (path,), variables, read), user
+    return OpenFile(path, "frozen graph", (path,), variables, read), FoundGraph(user)
 
 
 def recognised_by_graph(
