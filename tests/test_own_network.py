@@ -168,6 +168,25 @@ def test_scope_chooses_beside_the_graphs_network(stock: Path, tmp_path: Path) ->
         np.testing.assert_array_equal(weight.transpose(2, 3, 1, 0), sign * arrays["net/conv1/weights"])
 
 
+def two_outputs() -> dict[str, Any]:
+    images = tf.placeholder(tf.float32, (None, None, None, 3), "images")
+    return {"a": slim.conv2d(images, 4, 3, scope="a"), "b": slim.conv2d(images, 5, 3, scope="b")}
+
+
+def one_size() -> dict[str, Any]:
+    images = tf.placeholder(tf.float32, (None, 8, 8, 3), "images")
+    return {"a": slim.fully_connected(slim.flatten(images), 4, scope="a")}
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+@pytest.mark.parametrize("build", [two_outputs, one_size])
+def test_a_program_that_cannot_be_is_refused_in_one_line(build: Any, suffix: str, tmp_path: Path) -> None:
+    prefix = write(build, tmp_path, "checkpoint").path.with_suffix("")
+    with pytest.raises(InputError, match="images of any size and return one output"):
+        convert(prefix, tmp_path / f"m{suffix}")
+    assert not (tmp_path / f"m{suffix}").exists()
+
+
 def test_the_saver_of_another_program_is_not_asked(tmp_path: Path) -> None:
     """A checkpoint without a graph beside it is recognised as before."""
     make_checkpoint.save_without_tensorflow(SMALL_V1, tmp_path / "m.ckpt", scope="net")

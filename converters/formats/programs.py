@@ -15,6 +15,7 @@ from typing import Any
 
 from converters import frameworks
 from converters.errors import InputError, first_line
+from slimport.networks import GraphNetwork, Network
 
 NOTES = "slimport"
 """The key of the description in an ONNX file's `metadata_props`, and among a `.pt2` file's extra files."""
@@ -22,8 +23,13 @@ IMAGES = "images"
 
 
 def export(model: Any) -> Any:
-    """The `torch.export.ExportedProgram` of a network of `slimport.pytorch` in eval mode."""
+    """The `torch.export.ExportedProgram` of a network of `slimport.pytorch` in eval mode.
+
+    Raises:
+      InputError: the network has several outputs, or does not take images of any size.
+    """
     torch = frameworks.require("torch")
+    _check_exportable(model.network)
     config = import_module("torch.fx.experimental._config")
     side = model.network.default_image_size
     # A batch of one, or equal sides, would become conditions of the program.
@@ -37,6 +43,17 @@ def export(model: Any) -> Any:
         # Lines of code of the machine that exported it.
         node.meta.pop("stack_trace", None)
     return program
+
+
+def _check_exportable(network: Network) -> None:
+    if not isinstance(network, GraphNetwork):
+        return
+    free = len(network.recorded.inputs) == 1 and len(network.input_shape) == 4 and network.image_size is None
+    if not free or len(network.output_names) > 1:
+        raise InputError(
+            f"{network.name}: programs (.pt2, .onnx) take images of any size and return one output: choose one with "
+            f"--output, or convert to .safetensors, .pth or .keras"
+        )
 
 
 def export_end_points(model: Any) -> tuple[Any, list[str]]:
