@@ -13,7 +13,7 @@ from conftest import SMALL_V1, frameworks, make_checkpoint, random_images
 from user_graphs import write
 
 import slimport.pytorch
-from converters import convert, inspect, load_pytorch, open_checkpoint
+from converters import convert, inspect, load_pytorch, open_checkpoint, verify
 from converters.checkpoint import write_checkpoint
 from converters.errors import InputError
 from converters.weights.user_graph import GraphOptions
@@ -166,6 +166,19 @@ def test_scope_chooses_beside_the_graphs_network(stock: Path, tmp_path: Path) ->
     for scope, sign in ((None, 1), ("net", 1), ("second", -1)):
         weight = load_pytorch(tmp_path / "m", scope=scope).state_dict()["conv1.weight"].numpy()
         np.testing.assert_array_equal(weight.transpose(2, 3, 1, 0), sign * arrays["net/conv1/weights"])
+
+
+def less_the_mean() -> dict[str, Any]:
+    images = tf.placeholder(tf.float32, (None, None, None, 3), "images")
+    return {"a": slim.conv2d(images - [123.68, 116.779, 103.939], 4, 3, scope="a")}
+
+
+@pytest.mark.parametrize("target", ["pytorch", "keras"])
+def test_preprocessing_before_the_first_layer_is_in_float64_too(target: str, tmp_path: Path) -> None:
+    prefix = write(less_the_mean, tmp_path, "checkpoint").path.with_suffix("")
+    report = verify(prefix, target=target, dtype="float64", size=(9, 12), batch=2)
+    assert report.ok
+    assert report.judge == "model.ckpt.meta, run by TensorFlow"
 
 
 def two_outputs() -> dict[str, Any]:

@@ -79,7 +79,14 @@ def in_dtype(model: Any, dtype: str) -> Any:
             config["dtype"] = dtype
         return operation.__class__.from_config(config)
 
-    clone = keras.models.clone_model(model, clone_function=copied)
+    # Keras would keep the inputs' dtype, and an operation that is no layer computes in that.
+    inputs = keras.tree.map_structure(
+        lambda tensor: keras.Input(
+            batch_shape=tensor.shape, dtype=dtype if "float" in tensor.dtype else tensor.dtype, name=tensor.name
+        ),
+        model.input,
+    )
+    clone = keras.models.clone_model(model, input_tensors=inputs, clone_function=copied)
     clone.set_weights(model.get_weights())
     return clone
 

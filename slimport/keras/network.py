@@ -133,7 +133,8 @@ class Interpreter:
         names += [f"{node.scope}/{ACTIVATIONS[node.activation]}"] if node.activation else []
         if "shares" in node.attributes:
             names = [node.scope]
-        names += [point for point in points if point not in self.scopes]
+        # The output of a user's graph may have the name of the activation that gives it.
+        names += [point for point in points if point not in (*self.scopes, *names[-1:])]
         return [layer_name(name) for name in names]
 
     def _layers(self, index: int) -> Tensor:
