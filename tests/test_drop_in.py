@@ -38,8 +38,8 @@ def timm() -> Any:
     """timm, which imports torchvision: with a CPU build of PyTorch that lacks its operators, in name."""
     found = importlib.util.find_spec("torchvision")
     assert found is not None
-    assert found.assignment is not None
-    registrations = (Path(found.assignment).parent / "_meta_registrations.py").read_text(encoding="utf-8")
+    assert found.origin is not None
+    registrations = (Path(found.origin).parent / "_meta_registrations.py").read_text(encoding="utf-8")
     library = torch.library.Library("torchvision", "FRAGMENT")
     for operator in set(re.findall(r'register_(?:meta|fake)\("(?:torchvision::)?(\w+)"', registrations)):
         if not hasattr(torch.ops.torchvision, operator):
