@@ -19,6 +19,7 @@ from slimport.networks import FAMILIES, NETWORKS, GraphNetwork, Network
 
 if TYPE_CHECKING:
     from converters.graph_def import UserGraph
+    from slimport.nodes import Source
 
 NEUTRAL = {"gamma": 1.0, "beta": 0.0, "biases": 0.0}
 """With these values, a layer computes the same as without the variable."""
@@ -59,10 +60,15 @@ class Recognition:
     settled: bool = True
     assumptions: tuple[str, ...] = ()
 
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """The origin of each variable in the user's graph, where the network is that of one; else none."""
+        return self.graph.sources if self.graph is not None and isinstance(self.network, GraphNetwork) else {}
+
     def full_name(self, name: str) -> str:
         """The name in the file of a variable of the network."""
-        by_graph = self.graph is not None and self.network.family == GraphNetwork.family
-        return self.graph.sources[name].name if by_graph and self.graph else scoped(self.scope, name)
+        source = self.sources.get(name)
+        return scoped(self.scope, name) if source is None else source.name
 
     def full_names(self) -> list[str]:
         """The names in the file of all variables of the network, in its order."""

@@ -17,7 +17,7 @@ from converters.variables import Array
 from converters.weights import training_state
 from converters.weights.recognize import Recognition, check_whole
 from slimport.graph import Shape, scoped
-from slimport.networks import GraphNetwork, Network
+from slimport.networks import Network
 
 IMAGENET_CLASSES = 1000
 
@@ -134,11 +134,14 @@ def assign(recognition: Recognition, stored: Mapping[str, str], selection: Selec
     assignments = {}
     for name, shape in network.variables().items():
         full = recognition.full_name(name)
-        assignments[name] = Assignment(shape, stored.get(full), recognition.filled.get(full, 0.0))
-        if recognition.graph is not None and network.family == GraphNetwork.family:
-            source_of, constants = recognition.graph.sources[name], recognition.graph.constants
-            constant = None if full in stored else constants.get(full)
-            assignments[name] = replace(assignments[name], permutation=source_of.permutation, constant=constant)
+        source_of, graph = recognition.sources.get(name), recognition.graph
+        assignments[name] = Assignment(
+            shape,
+            stored.get(full),
+            recognition.filled.get(full, 0.0),
+            permutation=source_of and source_of.permutation,
+            constant=graph.constants.get(full) if graph and source_of and full not in stored else None,
+        )
     if selection.ema:
         recognition = _averaged(recognition, assignments, source)
     if selection.drop_background:
