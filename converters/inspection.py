@@ -116,6 +116,7 @@ def _model_json(found: Recognition) -> dict[str, Any]:
         "name": found.network.name,
         "scope": found.scope,
         "num_classes": found.network.num_classes,
+        "final_endpoint": found.network.final_endpoint,
         "missing": list(found.missing),
         "mismatched": {name: list(shape) for name, shape in found.mismatched.items()},
         "unexpected": list(found.unexpected),

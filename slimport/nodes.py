@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -230,6 +231,28 @@ class Graph:
                 needed.add(index)
                 pending.extend(self.nodes[index].inputs)
         return frozenset(needed)
+
+    def up_to(self, name: str) -> Graph:
+        """The part of the graph that ends at an end point, which is its output and its last map.
+
+        Raises:
+          ValueError: there is no such end point.
+        """
+        ends = {point.name: point.node for point in self.end_points}
+        if name not in ends:
+            nearest = difflib.get_close_matches(name, ends, 3, 0.0)
+            raise ValueError(f"no end point is named {name!r}; the nearest: {', '.join(nearest)}")
+        kept = sorted(self.needed_by(ends[name]))
+        number = {old: new for new, old in enumerate(kept)}
+        nodes = [replace(self.nodes[i], inputs=tuple(number[j] for j in self.nodes[i].inputs)) for i in kept]
+        last = number[ends[name]]
+        return Graph(
+            nodes=tuple(nodes),
+            end_points=tuple(p._replace(node=number[p.node]) for p in self.end_points if p.node in number),
+            parts=tuple(part for part in self.parts if any(node.scope.startswith(f"{part}/") for node in nodes)),
+            output=last,
+            features=last,
+        )
 
     @cached_property
     def needed(self) -> frozenset[int]:

@@ -100,7 +100,7 @@ def run_judge(source: Source, arguments: Mapping[str, Any], asked: Input, progre
     """
     if not isinstance(source.network, GraphNetwork):
         return run_slim(source, arguments, asked, progress)
-    progress(f"running {source.network.name} in TensorFlow, float64")
+    progress(f"running {source.network} in TensorFlow, float64")
     own = OwnGraph(source, asked)
     _ = own.truth
     return own

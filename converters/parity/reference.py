@@ -150,7 +150,7 @@ class Reference(SlimSide):
         )
 
     def _graph(self, dtype: str) -> tf_slim.SlimGraph:
-        self._progress(f"running {self.network.name} in TF-Slim, {dtype}")
+        self._progress(f"running {self.network} in TF-Slim, {dtype}")
         scale = self._batch_norm_scale
         weights = {name: array for name, array in self.weights.items() if scale or not name.endswith("/gamma")}
         size = tf_slim.static_size(self.network, self.images, self._arguments)

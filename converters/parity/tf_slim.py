@@ -47,7 +47,12 @@ def judge(network: Network) -> str:
 
 
 def _builder(network: Network) -> Any:
-    return import_module(f"{frameworks.require('slimport.nets').__name__}.{network.family}")
+    """The family's module of `slimport.nets`; the interpreter, where there is none or slim's own code is missing."""
+    nets = frameworks.require("slimport.nets").__name__
+    try:
+        return import_module(f"{nets}.{network.family}")
+    except ModuleNotFoundError:
+        return import_module(f"{nets}.interpreter")
 
 
 @contextmanager
@@ -120,6 +125,11 @@ class SlimGraph:
                 )
             # slim writes the root scope's end points as `/logits`.
             self._end_points = {name.lstrip("/"): tensor for name, tensor in end_points.items()}
+            if network.final_endpoint is not None:
+                points = network.graph(**arguments).end_point_names(scope)
+                self._end_points = {name: self._end_points[name] for name in points}
+                last = next(name for name, point in points.items() if point.name == network.final_endpoint)
+                self._output = self._end_points[last]
             self._variables = {
                 name: variable
                 for variable in tf.global_variables()

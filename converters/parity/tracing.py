@@ -120,8 +120,8 @@ class Trace(SlimSide):
         recorded = self.description
         if self.network != source.network:
             raise InputError(
-                f"{self.path}: a trace of {self.network.name} with {self.network.num_classes or 'no'} classes, but "
-                f"{source.path} holds {source.network.name} with {source.network.num_classes or 'no'} classes, or "
+                f"{self.path}: a trace of {self.network} with {self.network.num_classes or 'no'} classes, but "
+                f"{source.path} holds {source.network} with {source.network.num_classes or 'no'} classes, or "
                 f"other blocks"
             )
         if recorded.scope != source.scope:

@@ -138,13 +138,13 @@ def _report(
     by_dtype = {}
     try:
         for dtype in sorted(dtypes, reverse=True):
-            progress(f"running {source.network.name} in {port.backend()}, {dtype}")
+            progress(f"running {source.network} in {port.backend()}, {dtype}")
             by_dtype[dtype] = Comparison(judge.compare(port.record(judge.images, dtype, device), dtype))
     except ValueError as error:
         raise InputError(f"{source.path}: nothing to compare: {first_line(error)}") from error
     trace = slim if isinstance(slim, Trace) else None
     return Report(
-        network=source.network.name,
+        network=str(source.network),
         target=port.target,
         dtype=dtypes[0],
         device=device,
@@ -266,4 +266,4 @@ def _check_arguments(source: Source, converted: Source, arguments: Mapping[str, 
 
 def _describe(source: Source) -> str:
     classes = source.network.num_classes
-    return f"{source.network.name} with {classes or 'no'} classes"
+    return f"{source.network} with {classes or 'no'} classes"

@@ -76,7 +76,7 @@ class Recognition:
 
     def __str__(self) -> str:
         head = f"{self.network.num_classes} classes" if self.network.num_classes else "no logits"
-        return f"{self.network.name}, {head}, scope {self.scope!r}"
+        return f"{self.network}, {head}, scope {self.scope!r}"
 
     @property
     def complete(self) -> bool:
@@ -98,7 +98,7 @@ class Recognition:
             elif name in self.mismatched:
                 yield f"{name} is not of shape {list(self.mismatched[name])}"
         for name in self.unexpected:
-            yield f"{name} is unexpected: a {self.network.name} does not have it"
+            yield f"{name} is unexpected: a {self.network} does not have it"
 
     def notes(self) -> Iterator[str]:
         """Yields lines about the origin of the variables, for the user."""
@@ -136,7 +136,7 @@ class Resemblance:
 
     def __str__(self) -> str:
         return (
-            f"nearest is {self.network.name} under scope {self.scope!r}, {self.alike} of whose "
+            f"nearest is {self.network} under scope {self.scope!r}, {self.alike} of whose "
             f"{len(self.network.variables())} variables are present by name; first difference: {self.different}"
         )
 
@@ -150,12 +150,8 @@ class UnknownNetworkError(InputError):
 
 
 def scopes(names: Mapping[str, object]) -> list[tuple[str, str]]:
-    """The (family, scope) pairs of networks in variables; a scope belongs to the first family that claims it."""
-    claimed: dict[str, str] = {}
-    for name, family in FAMILIES.items():
-        for scope in family.scopes(names):
-            claimed.setdefault(scope, name)
-    return [(name, scope) for scope, name in claimed.items()]
+    """The (family, scope) pairs of networks in variables; several families may claim a scope."""
+    return [(name, scope) for name, family in FAMILIES.items() for scope in family.scopes(names)]
 
 
 def recognize(shapes: Mapping[str, Shape], source: str, scope: str | None = None) -> Recognition:
@@ -210,7 +206,7 @@ def check_whole(recognition: Recognition, source: str) -> None:
     problems = list(recognition.problems())
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     raise InputError(
-        f"{source}: not a whole {recognition.network.name} under scope {recognition.scope!r}: "
+        f"{source}: not a whole {recognition.network} under scope {recognition.scope!r}: "
         f"{problems[0]}{more}; 'slimport inspect' lists its variables"
     )
 
@@ -221,7 +217,7 @@ def looked_for() -> str:
 
 
 def networks(shapes: Mapping[str, Shape]) -> list[Recognition]:
-    """Every network in these variables, by its scope. Of two families under one scope, the one with fewer problems."""
+    """Every network in these variables, by its scope. Of families under one scope, the one that fits best."""
     best: dict[str, Recognition] = {}
     pairs = scopes(shapes)
     for family, scope in pairs:
@@ -229,7 +225,7 @@ def networks(shapes: Mapping[str, Shape]) -> list[Recognition]:
             found = _recognized(shapes, family, scope, "", (other for _, other in pairs if other and other != scope))
         except InputError:
             continue
-        if scope not in best or _count(found) < _count(best[scope]):
+        if scope not in best or _rank(found) > _rank(best[scope]):
             best[scope] = found
     return [best[scope] for scope in sorted(best)]
 
@@ -275,7 +271,7 @@ def _recognized(
     prefix = scoped(scope, "")
     inside = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
     try:
-        network = FAMILIES[family].infer(inside)
+        network = FAMILIES[family].recognised(inside)
         network.variables()
     except ValueError as error:
         raise InputError(f"{source}: a {family} under scope {scope!r}, but {error}") from error
@@ -336,8 +332,11 @@ def _same_kernel(shape: Shape, expected: Shape) -> bool:
     )
 
 
-def _count(found: Recognition) -> int:
-    return len(found.missing) + len(found.mismatched) + len(found.unexpected) + len(found.filled)
+def _rank(found: Recognition) -> tuple[int, int]:
+    """How well a network fits: by the variables that it explains, less its problems, and by those that are filled."""
+    problems = len(found.missing) + len(found.mismatched) + len(found.unexpected)
+    explained = len(found.network.variables()) - len(found.missing) - len(found.mismatched) - len(found.filled)
+    return explained - problems, -len(found.filled)
 
 
 def _scopes(found: Iterable[Recognition]) -> str:

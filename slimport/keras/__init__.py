@@ -5,19 +5,20 @@ A saved `.keras` file loads where slimport is not installed, on every backend. I
 
 from typing import Any
 
-from slimport.keras.end_points import end_points
-from slimport.keras.network import build
-from slimport.networks import functions
-from slimport.networks.functions import (
+from slimport import functions
+from slimport.functions import (
     AnyDeepLabFunction,
     AnyResNetFunction,
     AnyVGGFunction,
     DeepLabFunction,
     InceptionV3Function,
+    NetworkFunction,
     ResNetFunction,
     VGGFunction,
     list_models,
 )
+from slimport.keras.end_points import end_points
+from slimport.keras.network import build
 
 __all__ = [
     "build",
@@ -59,6 +60,19 @@ def create_model(name: str, **arguments: Any) -> Any:
       TypeError: the network takes no such argument.
     """
     return functions.create_model(name, build, **arguments)
+
+
+def __getattr__(name: str) -> NetworkFunction[Any]:
+    """The function of a network whose signature is not written below."""
+    if name not in functions.ANY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: NetworkFunction[Any] = functions.function(name, build)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *functions.ANY})
 
 
 resnet_v1: AnyResNetFunction[Any] = functions.function("resnet_v1", build)

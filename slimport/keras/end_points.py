@@ -104,7 +104,7 @@ def graph_of(model: Any) -> Graph:
     for family in networks.FAMILIES.values():
         if "" not in family.scopes(shapes):
             continue
-        network = family.infer(shapes)
+        network = family.recognised(shapes)
         if network.variables() != shapes:
             continue
         # Only these decide on what end points there are, and all of them add some.

@@ -23,6 +23,7 @@ from slimport.graph import Graph, Node
 from slimport.networks import Network
 
 Tensor = Any
+JUDGE = __name__
 
 ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "relu": tf.nn.relu,

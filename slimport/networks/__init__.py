@@ -7,7 +7,10 @@ the model's scope unless a function says otherwise. docs/add_a_network.md shows 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from slimport.networks.graph_network import GraphNetwork
@@ -40,10 +43,17 @@ __all__ = [
     "resnet_v2_block",
 ]
 
-# Where the variables of one look like those of another, the one that asks for more is first.
-FAMILIES: dict[str, type[Network]] = {
-    family.family: family for family in (ResNetV1Beta, ResNetV1, ResNetV2, VGG, InceptionV3)
-}
+
+def _families() -> Iterator[type[Network]]:
+    """The families: of each module here, the class that has named networks."""
+    for module in pkgutil.iter_modules(__path__, f"{__name__}."):
+        for described in vars(importlib.import_module(module.name)).values():
+            own = isinstance(described, type) and described.__module__ == module.name
+            if own and issubclass(described, Network) and not inspect.isabstract(described) and described.named():
+                yield described
+
+
+FAMILIES: dict[str, type[Network]] = {family.family: family for family in _families()}
 
 NETWORKS: dict[str, Network] = {
     name: network for family in FAMILIES.values() for name, network in family.named().items()

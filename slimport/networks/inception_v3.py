@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from slimport import graph
 from slimport.graph import Padding, Shape, Sides, Tensor, arg_scope, avg_pool2d, concat, conv2d, end_point, max_pool2d
-from slimport.networks.network import Network, classes, depth_in, depth_out, infer_depth_multiplier
+from slimport.networks.network import Network, depth_in, depth_out, infer_depth_multiplier
 
 # Branches by slim's scopes, each with its nominal depth; `|` is side by side, concatenated. Slim's names say the rest:
 # the kernel is the last part; `a` is VALID, where the kernel is not 1x1, and anything else SAME; `1a` has stride 2 and
@@ -84,7 +84,7 @@ class InceptionV3(Network):
     signature: ClassVar[str] = "Mixed_5c/Branch_1/Conv_1_0c_5x5"
     classifier: ClassVar[str] = "Logits/Conv2d_1c_1x1"
     background: ClassVar[bool] = True
-    chosen = ("num_classes", "in_channels", "depth_multiplier", "min_depth", "create_aux_logits", "aux_kernel_size")
+    chosen = (*Network.chosen, "depth_multiplier", "min_depth", "create_aux_logits", "aux_kernel_size")
     name = "inception_v3"
     preprocessing = "inception"
     default_image_size = 299
@@ -96,9 +96,10 @@ class InceptionV3(Network):
     min_depth: int = 16
     create_aux_logits: bool = True
     aux_kernel_size: Sides = (5, 5)
+    final_endpoint: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "num_classes", classes(self.num_classes))
+        super().__post_init__()
         object.__setattr__(self, "aux_kernel_size", tuple(self.aux_kernel_size))
         if self.depth_multiplier <= 0:
             raise ValueError("depth_multiplier is not greater than zero")

@@ -33,7 +33,7 @@ class Network(ABC):
     """The scope of the layer that makes the logits."""
     background: ClassVar[bool]
     """Whether class 0 of its ImageNet releases is the background, so that they have 1001 classes."""
-    chosen: ClassVar[tuple[str, ...]] = ("num_classes", "in_channels")
+    chosen: ClassVar[tuple[str, ...]] = ("num_classes", "in_channels", "final_endpoint")
     """The fields that users choose anew for a network that has a name; the others make it what it is."""
     arguments: ClassVar[Mapping[str, Any]]
     """The definition's arguments with their defaults."""
@@ -41,12 +41,19 @@ class Network(ABC):
     num_classes: int | None
     """None means no logits."""
     in_channels: int
+    final_endpoint: str | None = None
+    """The end point at which the network ends (slim's argument), its name without the scope; None is its own end."""
 
     define: Callable[..., Tensor]
     """The definition, in the words of `slimport.graph`: from images, and `arguments` by name, to the output.
 
     Raises ValueError for an argument that the network cannot be built with.
     """
+
+    def __post_init__(self) -> None:
+        """Settles the number of classes: None where the network ends before its logits."""
+        settled = None if self.final_endpoint is not None else classes(self.num_classes)
+        object.__setattr__(self, "num_classes", settled)
 
     def __init_subclass__(cls) -> None:
         parameters = inspect.signature(cls.define).parameters.values() if hasattr(cls, "define") else ()
@@ -56,6 +63,10 @@ class Network(ABC):
     @abstractmethod
     def name(self) -> str:
         """The name in `named`, or the family's for any other network."""
+
+    def __str__(self) -> str:
+        """The name, and where the network ends, if before its own end."""
+        return self.name if self.final_endpoint is None else f"{self.name} to {self.final_endpoint}"
 
     @property
     @abstractmethod
@@ -97,6 +108,43 @@ class Network(ABC):
           ValueError: the shapes are not those of this family, whatever its numbers and depths.
         """
 
+    @classmethod
+    def recognised(cls: type[T], shapes: Mapping[str, Shape]) -> T:
+        """The network whose variables these are, as of `infer`, or the part of one, if they end at an end point.
+
+        Raises:
+          ValueError: the shapes are not those of this family.
+        """
+        inferred = cls.infer(shapes)
+        unnamed = inferred.name == cls.family
+        for whole in (inferred, *(cls.named().values() if unnamed else ())):
+            trunk: T | None = whole.trunk(shapes)
+            # Depths are inferred, but those of a named network are its own.
+            if trunk and (whole is inferred or trunk.variables().items() <= shapes.items()):
+                return trunk
+        return inferred
+
+    def trunk(self: T, shapes: Mapping[str, Shape]) -> T | None:
+        """The network up to the end point at which the layers end that have variables in `shapes`.
+
+        None if all layers are there, or one is missing that others come behind.
+        """
+        there = {name.rpartition("/")[0] for name in shapes}
+        layers = {name.rpartition("/")[0] for name in self.variables()}
+        if layers <= there:
+            return None
+        headless = self.with_classes(None)
+        graph = headless.graph()
+        ends = {}
+        for point in graph.end_points:
+            needed = (graph.nodes[index] for index in graph.needed_by(point.node))
+            scopes = {name.rpartition("/")[0] for node in needed for name, _ in graph.variables_of(node)}
+            if scopes and scopes == layers & there:
+                ends[point.name] = point.node
+        last = max(ends.values(), default=None)
+        names = [name for name, node in ends.items() if node == last]
+        return replace(headless, final_endpoint=min(names, key=len)) if names else None  # type: ignore[type-var]
+
     def graph(self, **arguments: Any) -> Graph:
         """The network as a graph, its definition run with these arguments and the defaults of the others.
 
@@ -118,8 +166,10 @@ class Network(ABC):
         """The same network with as many classes, or without logits for None or 0.
 
         Raises:
-          ValueError: not a number of classes.
+          ValueError: not a number of classes, or the network ends before its logits.
         """
+        if num_classes and self.final_endpoint is not None:
+            raise ValueError(f"{self} has no logits")
         return replace(self, num_classes=classes(num_classes))  # type: ignore[type-var]
 
     def without_auxiliary(self: T) -> T:
@@ -139,13 +189,16 @@ class Network(ABC):
 
     def to_json(self) -> dict[str, Any]:
         """The description of the network, as plain JSON values."""
-        described = zip((field.name for field in fields(self)), astuple(self), strict=True)  # type: ignore[arg-type,call-overload]
-        return {"family": self.family, "name": self.name, **dict(described)}
+        described = dict(zip((field.name for field in fields(self)), astuple(self), strict=True))  # type: ignore[arg-type,call-overload]
+        if self.final_endpoint is None:
+            described.pop("final_endpoint", None)
+        return {"family": self.family, "name": self.name, **described}
 
     @classmethod
     def from_json(cls: type[T], data: Mapping[str, Any]) -> T:
         """The inverse of `to_json`."""
-        return cls(**{field.name: data[field.name] for field in fields(cls)})  # type: ignore[arg-type]
+        given = {"final_endpoint": None, **data}
+        return cls(**{field.name: given[field.name] for field in fields(cls)})  # type: ignore[arg-type]
 
 
 def classes(num_classes: int | None) -> int | None:
@@ -203,4 +256,6 @@ def _hashable(value: Any) -> Any:
 @lru_cache(maxsize=256)
 def _graph(network: Network, arguments: tuple[tuple[str, Any], ...]) -> Graph:
     definition = partial(network.define, **dict(arguments))
+    if network.final_endpoint is not None:
+        return record(definition, network.in_channels).up_to(network.final_endpoint)
     return record(definition, network.in_channels, network.classifier if network.num_classes else None)

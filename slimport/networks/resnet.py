@@ -29,7 +29,7 @@ from slimport.graph import (
     softmax,
     squeeze,
 )
-from slimport.networks.network import Network, classes, depth_in, depth_out
+from slimport.networks.network import Network, depth_in, depth_out
 
 R = TypeVar("R", bound="ResNet")
 
@@ -73,10 +73,11 @@ class ResNet(Network):
     num_classes: int | None = None
     in_channels: int = 3
     include_root_block: bool = True
+    final_endpoint: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "blocks", tuple(self.blocks))
-        object.__setattr__(self, "num_classes", classes(self.num_classes))
         if not self.blocks or not all(block.units for block in self.blocks):
             raise ValueError("a ResNet needs at least one block, and every block at least one unit")
 

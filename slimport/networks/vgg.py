@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 from slimport import graph
 from slimport.graph import Shape, Tensor, arg_scope, conv2d, dropout, end_point, max_pool2d, scope, scoped
-from slimport.networks.network import Network, Preprocessing, classes, depth_in, depth_out
+from slimport.networks.network import Network, Preprocessing, depth_in, depth_out
 
 
 class ConvBlock(NamedTuple):
@@ -40,7 +40,7 @@ class VGG(Network):
 
     family: ClassVar[str] = "vgg"
     title: ClassVar[str] = "VGG"
-    signature: ClassVar[str] = "conv1/conv1_1 and fc6"
+    signature: ClassVar[str] = "conv1/conv1_1 and conv2/conv2_1"
     classifier: ClassVar[str] = "fc8"
     background: ClassVar[bool] = False
 
@@ -49,11 +49,12 @@ class VGG(Network):
     in_channels: int = 3
     fc_depths: tuple[int, int] = (4096, 4096)
     """Of `fc6` and `fc7`."""
+    final_endpoint: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "blocks", tuple(ConvBlock(*block) for block in self.blocks))
         object.__setattr__(self, "fc_depths", tuple(self.fc_depths))
-        object.__setattr__(self, "num_classes", classes(self.num_classes))
         if not self.blocks:
             raise ValueError("a VGG needs at least one block")
 
@@ -119,7 +120,7 @@ class VGG(Network):
         leaves = "|".join(graph.VARIABLE_LEAVES)
         pattern = re.compile(rf"^(?:(.*)/)?conv1/conv1_1/(?:{leaves})$")
         found = {match[1] or "" for name in names if (match := pattern.match(name))}
-        return sorted(s for s in found if any(scoped(s, f"fc{n}/weights") in names for n in (6, 7, 8)))
+        return sorted(s for s in found if any(scoped(s, f"conv{n}/conv{n}_1/weights") in names for n in (2, 3, 4)))
 
     @classmethod
     def infer(cls, shapes: Mapping[str, Shape]) -> VGG:

@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from slimport.networks import functions
-from slimport.networks.functions import (
+from slimport import functions
+from slimport.functions import (
     AnyDeepLabFunction,
     AnyResNetFunction,
     AnyVGGFunction,
     DeepLabFunction,
     InceptionV3Function,
+    NetworkFunction,
     ResNetFunction,
     VGGFunction,
     list_models,
@@ -66,6 +67,19 @@ def create_model(name: str, **arguments: Any) -> Network:
     """
     model: Network = functions.create_model(name, build, **arguments)
     return model
+
+
+def __getattr__(name: str) -> NetworkFunction[Network]:
+    """The function of a network whose signature is not written below."""
+    if name not in functions.ANY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: NetworkFunction[Network] = functions.function(name, build)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *functions.ANY})
 
 
 resnet_v1: AnyResNetFunction[Network] = functions.function("resnet_v1", build)

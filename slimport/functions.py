@@ -16,6 +16,8 @@ from slimport.networks.resnet import Block
 from slimport.networks.vgg import ConvBlock
 
 T_co = TypeVar("T_co", covariant=True)
+ANY = (*NETWORKS, *(family for family in FAMILIES if family not in NETWORKS))
+"""The names of functions: of the networks, and of families whose networks may have any blocks and depths."""
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -85,6 +87,21 @@ def _documentation(name: str, described: type[Network]) -> str:
     return "\n\n".join(parts)
 
 
+class NetworkFunction(Protocol[T_co]):
+    """Any network's; `help` has its own arguments."""
+
+    def __call__(
+        self,
+        num_classes: int | None = ...,
+        *,
+        in_channels: int = 3,
+        final_endpoint: str | None = None,
+        scope: str | None = None,
+        dtype: Any = None,
+        **arguments: Any,
+    ) -> T_co: ...
+
+
 class ResNetFunction(Protocol[T_co]):
     """`resnet_v2_50` and its like."""
 
@@ -96,6 +113,7 @@ class ResNetFunction(Protocol[T_co]):
         spatial_squeeze: bool = True,
         *,
         in_channels: int = 3,
+        final_endpoint: str | None = None,
         scope: str | None = None,
         dtype: Any = None,
     ) -> T_co: ...
@@ -113,6 +131,7 @@ class AnyResNetFunction(Protocol[T_co]):
         spatial_squeeze: bool = True,
         *,
         in_channels: int = 3,
+        final_endpoint: str | None = None,
         include_root_block: bool = True,
         scope: str | None = None,
         dtype: Any = None,
@@ -131,6 +150,7 @@ class DeepLabFunction(Protocol[T_co]):
         multi_grid: Sequence[int] | None = None,
         *,
         in_channels: int = 3,
+        final_endpoint: str | None = None,
         scope: str | None = None,
         dtype: Any = None,
     ) -> T_co: ...
@@ -149,6 +169,7 @@ class AnyDeepLabFunction(Protocol[T_co]):
         multi_grid: Sequence[int] | None = None,
         *,
         in_channels: int = 3,
+        final_endpoint: str | None = None,
         root_depths: Sequence[int] = (64, 64, 128),
         lite: bool = False,
         scope: str | None = None,
@@ -168,6 +189,7 @@ class VGGFunction(Protocol[T_co]):
         global_pool: bool = False,
         *,
         in_channels: int = 3,
+        final_endpoint: str | None = None,
         scope: str | None = None,
         dtype: Any = None,
     ) -> T_co: ...
@@ -186,6 +208,7 @@ class AnyVGGFunction(Protocol[T_co]):
         global_pool: bool = False,
         *,
         in_channels: int = 3,
+        final_endpoint: str | None = None,
         fc_depths: tuple[int, int] = (4096, 4096),
         scope: str | None = None,
         dtype: Any = None,
@@ -203,6 +226,7 @@ class InceptionV3Function(Protocol[T_co]):
         dropout_keep_prob: float = 0.8,
         *,
         in_channels: int = 3,
+        final_endpoint: str | None = None,
         depth_multiplier: float = 1.0,
         min_depth: int = 16,
         create_aux_logits: bool = True,
