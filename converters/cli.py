@@ -22,6 +22,7 @@ from click.shell_completion import CompletionItem
 
 from converters.errors import InputError
 from slimport import __version__
+from slimport.preprocessing import PREPROCESSINGS
 
 if TYPE_CHECKING:
     from converters.weights.selection import Selection
@@ -369,7 +370,7 @@ def trace(
     help="A file with the classes' names, one per line. [ImageNet's, for 1000 or 1001 classes]",
 )
 @click.option("--top", metavar="N", type=click.IntRange(min=1), default=5, help="Classes to print for each image. [5]")
-@click.option("--preprocessing", metavar="NAME", help="inception or vgg. [as for the network's release]")
+@click.option("--preprocessing", metavar="NAME", help=f"{', '.join(PREPROCESSINGS)}. [as for the network's release]")
 @click.option("--size", metavar="H[xW]", help="The size of the resized images. [299 for inception, 224 for vgg]")
 @JSON
 def predict(

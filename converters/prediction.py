@@ -20,7 +20,7 @@ from converters.weights.selection import EVERYTHING, Selection
 from converters.weights.source import Source, open_source
 from converters.weights.user_graph import BESIDE, GraphOptions
 from slimport.labels import imagenet_labels, read_labels
-from slimport.preprocessing import PREPROCESSINGS, Preprocessing
+from slimport.preprocessing import PREPROCESSINGS, Preprocessing, sides
 
 _BATCH = 16
 # Pillow's modes by the network's number of channels.
@@ -88,7 +88,7 @@ def predict(
       images: files that Pillow reads. Files that are not images are refused before the network is loaded.
       top: the number of classes for each image.
       labels: a file with the classes' names; None is ImageNet's, for a network of 1000 or 1001 classes.
-      preprocessing: `inception` or `vgg`; None is that of the network's ImageNet release.
+      preprocessing: a name of `PREPROCESSINGS`; None is that of the network's ImageNet release.
       size: height and width; None is 299x299 for inception and 224x224 for vgg, as the releases were evaluated.
       scope: the network's scope, if the source contains several networks.
       step: the checkpoint of a training run's directory; None is the newest.
@@ -109,7 +109,8 @@ def predict(
         mode, num_classes = _takes_and_gives(opened)
         names = _names(num_classes, labels)
         chosen = _preprocessing(preprocessing or network.preprocessing)
-        height, width = size or (chosen.default_size, chosen.default_size)
+        own = chosen.name == network.preprocessing
+        height, width = size or sides(network.evaluation_size if own else chosen.default_size)
         run = _runner(opened)
     found: list[Prediction] = []
     progress(0, len(paths))

@@ -1,12 +1,13 @@
-"""What slim makes of a photograph before a network evaluates it: `inception`, `vgg`, or `none`, in NumPy.
+"""What is made of an image before a network evaluates it, in NumPy: slim's `inception`, `vgg`, `cifarnet`, `lenet`.
 
-Both resize as `tf.image.resize_bilinear` does: pixel i of the output is looked up at i * in / out, so that the first
-pixels coincide and not the images' centres, and without antialiasing. Pillow, torchvision and TensorFlow 2 do neither;
-a network that was trained on the one sees other images through the other.
+`facenet` is that of FaceNet, and `none` only resizes. What resizes does it as `tf.image.resize_bilinear`: pixel i of
+the output is looked up at i * in / out, so that the first pixels coincide and not the images' centres, and without
+antialiasing. Pillow, torchvision and TensorFlow 2 do neither; a network that was trained on the one sees other images
+through the other.
 
 The same as `torch.nn.Module`s: `slimport.pytorch.preprocessing`.
 
-Sources: `research/slim/preprocessing/inception_preprocessing.py` and `vgg_preprocessing.py` in tensorflow/models;
+Sources: `research/slim/preprocessing/*_preprocessing.py` in tensorflow/models; `prewhiten` in davidsandberg/facenet;
 tensorflow/core/kernels/image/resize_bilinear_op.cc.
 """
 
@@ -71,6 +72,40 @@ def vgg(image: Image, size: Size = 224, resize_side: int = RESIZE_SIDE) -> NDArr
     return _resized(image, resized)[top : top + height, left : left + width] - np.array(MEANS, np.float32)
 
 
+def inception_no_crop(image: Image, size: Size = 299) -> NDArray[np.float32]:
+    """`inception` of the whole image: slim's `crop_image=False`. Arguments and result as there."""
+    return inception(image, size, 1.0)
+
+
+def lenet(image: Image, size: Size = 28) -> NDArray[np.float32]:
+    """The centre of an image, or the image with zeros around it, scaled to [-1, 1).
+
+    Args:
+      image: [height, width, channels], of values in [0, 255].
+      size: height and width of the result.
+
+    Returns:
+      [*size, channels], float32.
+    """
+    return (crop_or_pad(image, size) - np.float32(128)) / np.float32(128)
+
+
+def cifarnet(image: Image, size: Size = 32) -> NDArray[np.float32]:
+    """The centre of an image, or the image with zeros around it, with a mean of 0 and a variance of 1.
+
+    Arguments and result as of `lenet`.
+    """
+    return standardized(crop_or_pad(image, size))
+
+
+def facenet(image: Image, size: Size = 160) -> NDArray[np.float32]:
+    """An image of a face, resized, with a mean of 0 and a variance of 1 (`prewhiten`).
+
+    Arguments and result as of `lenet`.
+    """
+    return standardized(resize_bilinear(image, size))
+
+
 def none(image: Image, size: Size = 224) -> NDArray[np.float32]:
     """The image as it is, resized: what a network takes whose preprocessing is in its own graph, or not known.
 
@@ -91,6 +126,7 @@ class Preprocessing:
     mean, std: what it subtracts from RGB in [0, 1], and divides it by.
     crop_fraction: of the image's sides, or of its resized short side, what is kept.
     crop_mode: timm's word: `squash` where the image is resized whatever its aspect, `center` where it is not.
+    standardizes: whether each image is given a mean of 0 and a variance of 1, which no constants do.
     """
 
     name: str
@@ -100,14 +136,15 @@ class Preprocessing:
     std: tuple[float, ...]
     crop_fraction: float
     crop_mode: str
+    standardizes: bool = False
 
-    def numbers(self, in_channels: int = 3) -> dict[str, Any]:
+    def numbers(self, in_channels: int = 3, size: int | None = None) -> dict[str, Any]:
         """The preprocessing as numbers, by the names that timm's `resolve_data_config` reads, of RGB in [0, 1].
 
         timm's own transforms resize with antialiasing and other centres: they come near slim's, and are not equal.
         """
         return {
-            "input_size": (in_channels, self.default_size, self.default_size),
+            "input_size": (in_channels, *sides(size or self.default_size)),
             "mean": self.mean if in_channels == len(self.mean) else (self.mean[0],) * in_channels,
             "std": self.std if in_channels == len(self.std) else (self.std[0],) * in_channels,
             "crop_pct": self.crop_fraction,
@@ -122,6 +159,12 @@ PREPROCESSINGS = {
     "vgg": Preprocessing(
         "vgg", vgg, 224, tuple(mean / 255 for mean in MEANS), (1 / 255,) * 3, 224 / RESIZE_SIDE, "center"
     ),
+    "inception_no_crop": Preprocessing(
+        "inception_no_crop", inception_no_crop, 299, (0.5,) * 3, (0.5,) * 3, 1.0, "squash"
+    ),
+    "lenet": Preprocessing("lenet", lenet, 28, (128 / 255,) * 3, (128 / 255,) * 3, 1.0, "center"),
+    "cifarnet": Preprocessing("cifarnet", cifarnet, 32, (0.0,) * 3, (1.0,) * 3, 1.0, "center", standardizes=True),
+    "facenet": Preprocessing("facenet", facenet, 160, (0.0,) * 3, (1.0,) * 3, 1.0, "squash", standardizes=True),
     "none": Preprocessing("none", none, 224, (0.0,) * 3, (1 / 255,) * 3, 1.0, "squash"),
 }
 
@@ -137,6 +180,31 @@ def resize_bilinear(image: Image, size: Size) -> NDArray[np.float32]:
       [*size, channels], float32.
     """
     return _resized(_checked(image), sides(size))
+
+
+def crop_or_pad(image: Image, size: Size) -> NDArray[np.float32]:
+    """`tf.image.resize_image_with_crop_or_pad`: the centre of an image, zeros around it where it is smaller.
+
+    Arguments and result as of `resize_bilinear`.
+    """
+    image = _checked(image)
+    for axis, side in enumerate(sides(size)):
+        missing = max(side - image.shape[axis], 0)
+        margins = [(0, 0)] * 3
+        margins[axis] = missing // 2, missing - missing // 2
+        start = max(image.shape[axis] - side, 0) // 2
+        image = np.pad(image, margins).take(range(start, start + side), axis)
+    return image.astype(np.float32)
+
+
+def standardized(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`tf.image.per_image_standardization`: less the mean, over the deviation, which is not taken for less than noise.
+
+    Args:
+      image: [height, width, channels].
+    """
+    deviation = max(image.std(dtype=np.float64), image.size**-0.5)
+    return ((image - image.mean(dtype=np.float64)) / deviation).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import pickle
+import pydoc
 import re
 import subprocess
 import sys
@@ -262,16 +263,13 @@ def test_a_type_checker_knows_the_arguments(tmp_path: Path) -> None:
 
 def test_help_explains_the_arguments() -> None:
     for port in (slimport.pytorch, slimport.keras):
-        text = subprocess.check_output(
-            [sys.executable, "-c", f"import {port.__name__} as p; help(p.resnet_v2_50)"], text=True
-        )
+        text = pydoc.plain(pydoc.render_doc(port.resnet_v2_50))
         assert "resnet_v2_50(num_classes: 'int | None' = 1001, global_pool: 'bool' = True" in text
         assert "output_stride: ratio of input to output resolution" in text
 
 
-def test_every_network_has_a_typed_function_in_both_ports() -> None:
+def test_every_network_has_a_function_in_both_ports() -> None:
     for port in (slimport.pytorch, slimport.keras):
         for name in {*networks.NETWORKS, *networks.FAMILIES}:
-            assert name in port.__all__
-            assert name in port.__annotations__
+            assert name in dir(port)
             assert getattr(port, name).__name__ == name

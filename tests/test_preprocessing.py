@@ -17,7 +17,7 @@ from PIL import Image
 
 from converters import frameworks
 from slimport import preprocessing
-from slimport.pytorch.preprocessing import Inception, Vgg, resize_bilinear
+from slimport.pytorch.preprocessing import Cifarnet, Facenet, Inception, Lenet, Vgg, resize_bilinear
 
 frameworks.require("slimport.nets")
 import tensorflow.compat.v1 as tf
@@ -102,6 +102,37 @@ def test_a_transform_takes_pictures_and_batches_and_travels_to_the_workers_of_a_
         )
         batch = torch.from_numpy(np.stack([image, image[::-1]])).permute(0, 3, 1, 2)
         np.testing.assert_array_equal(copy(batch)[0].numpy(), expected)
+
+
+@pytest.mark.parametrize("crop", [*CROPS, (20, 33)], ids=str)
+def test_those_of_small_images_are_tensorflows(crop: tuple[int, int]) -> None:
+    image = PHOTOS["china"][: crop[0], : crop[1]]
+    tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)
+    for size in (28, (32, 31)):
+        cut = tf.image.resize_image_with_crop_or_pad(tf.cast(image, tf.float32), *preprocessing.sides(size))
+        ones = ((cut - 128.0) / 128.0).numpy()
+        np.testing.assert_array_equal(preprocessing.lenet(image, size), ones)
+        np.testing.assert_array_equal(Lenet(size)(tensor).permute(1, 2, 0).numpy(), ones)
+        ones = tf.image.per_image_standardization(cut).numpy()
+        np.testing.assert_allclose(preprocessing.cifarnet(image, size), ones, rtol=0, atol=2e-6)
+        np.testing.assert_allclose(Cifarnet(size)(tensor).permute(1, 2, 0).numpy(), ones, rtol=0, atol=2e-6)
+
+
+def test_facenets_is_its_prewhiten() -> None:
+    image = PHOTOS["flower"][:160, :160]
+    x = image.astype(np.float64)
+    prewhitened = (x - x.mean()) / max(x.std(), 1 / np.sqrt(x.size))
+    np.testing.assert_allclose(preprocessing.facenet(image), prewhitened, rtol=0, atol=1e-6)
+    batch = torch.from_numpy(np.stack([image, image[::-1]])).permute(0, 3, 1, 2)
+    np.testing.assert_allclose(Facenet()(batch)[0].permute(1, 2, 0).numpy(), prewhitened, rtol=0, atol=1e-6)
+    flat = np.full((160, 160, 3), 7, np.uint8)
+    assert not preprocessing.facenet(flat).any()
+
+
+def test_the_whole_image_may_be_taken() -> None:
+    pixels = tf.image.convert_image_dtype(PHOTOS["china"], tf.float32)
+    slim = tf.multiply(tf.subtract(tf.image.resize_bilinear(pixels[None], [224, 224])[0], 0.5), 2.0).numpy()
+    np.testing.assert_array_equal(preprocessing.inception_no_crop(PHOTOS["china"], 224), slim)
 
 
 def test_pillows_resize_is_another_image() -> None:

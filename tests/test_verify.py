@@ -211,7 +211,7 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".keras", ".onnx"])
+@pytest.mark.parametrize("suffix", [".pth", ".keras"])
 def test_the_arguments_are_those_that_the_network_was_built_with(suffix: str, dense: Path, tmp_path: Path) -> None:
     convert(dense, tmp_path / f"m{suffix}")
     report = verify(dense, tmp_path / f"m{suffix}", size=(40, 33))

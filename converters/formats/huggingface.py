@@ -77,23 +77,20 @@ def config(weights: Weights) -> dict[str, Any]:
     labels = _labels(network.num_classes)
     named = {"id2label": dict(enumerate(labels)), "label2id": {n: i for i, n in enumerate(labels)}} if labels else {}
     dtypes = {dtype.name for dtype in weights.dtypes.values()}
-    preprocessing = PREPROCESSINGS.get(network.preprocessing)
     return {
         "architectures": [type(network).__name__],
         "architecture": network.name,
         "num_classes": network.num_classes or 0,
         "num_channels": network.in_channels,
-        "image_size": preprocessing.default_size if preprocessing else network.default_image_size,
+        "image_size": network.evaluation_size,
         **({"dtype": dtypes.pop()} if len(dtypes) == 1 else {}),
         **named,
     }
 
 
 def preprocessor_config(network: Network) -> dict[str, Any] | None:
-    """`preprocessor_config.json`; None if slim's preprocessing is not for the network's channels."""
-    if (preprocessing := PREPROCESSINGS.get(network.preprocessing)) is None:
-        return None
-    side = preprocessing.default_size
+    """`preprocessor_config.json`; None if no processor does what the network's preprocessing does."""
+    preprocessing, side = PREPROCESSINGS[network.preprocessing], network.evaluation_size
     slim: dict[str, Any] = {"preprocessing": preprocessing.name, "resize": "tf.compat.v1.image.resize_bilinear"}
     if preprocessing.name == "inception":
         # Whatever the aspect, a central part of the image fills the square: the centre of a larger square.
@@ -101,7 +98,7 @@ def preprocessor_config(network: Network) -> dict[str, Any] | None:
         size = {"height": whole, "width": whole}
         slim |= {"central_fraction": CENTRAL_FRACTION, "order": ["crop", "resize", "rescale"]}
         mean, std = (0.5,) * network.in_channels, (0.5,) * network.in_channels
-    elif network.in_channels == len(MEANS):
+    elif preprocessing.name == "vgg" and network.in_channels == len(MEANS):
         size = {"shortest_edge": RESIZE_SIDE}
         slim |= {"order": ["resize", "crop", "subtract the mean"]}
         # Values keep a scale of 0 to 255: processors rescale to 1, and this undoes it.

@@ -135,9 +135,11 @@ class SlimGraph:
                 for variable in tf.global_variables()
                 if (name := variable.op.name.removeprefix(scoped(scope, ""))) in weights
             }
-        if absent := [name for name in weights if name not in self._variables]:
+        of_graph = {name: tuple(variable.shape.as_list()) for name, variable in self._variables.items()}
+        if other := [name for name, array in weights.items() if of_graph.get(name) != array.shape]:
             # Slim makes Inception's auxiliary head for the size of the images.
-            raise ValueError(f"the TF-Slim graph for images of this size has no variable {scoped(scope, absent[0])}")
+            variable, shape = scoped(scope, other[0]), list(weights[other[0]].shape)
+            raise ValueError(f"the TF-Slim graph for images of this size has no variable {variable} of shape {shape}")
         config = tf.ConfigProto(device_count={"GPU": 0})
         # To optimize a graph takes longer than to run it once. In float32, what is fused decides on the rounding.
         config.graph_options.rewrite_options.disable_meta_optimizer = dtype == "float64"
@@ -186,9 +188,13 @@ class SlimGraph:
 
 
 def static_size(network: Network, images: Array, arguments: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """The `size` that a graph needs: slim shrinks layers to a small map only where it knows the size of the images."""
+    """The `size` that a graph needs: slim shrinks layers to a small map only where it knows the size of the images.
+
+    Some of its code cannot do without.
+    """
     graph = network.graph(**arguments)
     shrinks = graph.branches or any(node.attributes.get("clipped") for node in graph.nodes)
+    shrinks = shrinks or getattr(_builder(network), "STATIC_SIZE", False)
     return images.shape[1:3] if shrinks else None
 
 

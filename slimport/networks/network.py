@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from slimport.graph import Graph, Shape, Tensor, record
 
-Preprocessing = Literal["inception", "vgg", "none"]
+Preprocessing = Literal["inception", "vgg", "cifarnet", "lenet", "facenet", "none"]
 T = TypeVar("T", bound="Network")
 
 
@@ -71,15 +71,17 @@ class Network(ABC):
     @property
     @abstractmethod
     def preprocessing(self) -> Preprocessing:
-        """Slim's preprocessing of its ImageNet releases: RGB scaled to [-1, 1], or RGB less its means on ImageNet.
-
-        `none` where it is not known.
-        """
+        """The preprocessing of its releases, a name in `slimport.preprocessing`; `none` where it is not known."""
 
     @property
     def default_image_size(self) -> int:
         """Slim's, the side of the images that it was made for."""
         return 224
+
+    @property
+    def evaluation_size(self) -> int:
+        """The side of the images that its releases were evaluated with."""
+        return self.default_image_size
 
     @property
     def default_scope(self) -> str:
@@ -116,8 +118,8 @@ class Network(ABC):
           ValueError: the shapes are not those of this family.
         """
         inferred = cls.infer(shapes)
-        unnamed = inferred.name == cls.family
-        for whole in (inferred, *(cls.named().values() if unnamed else ())):
+        named = cls.named().values() if inferred.name == cls.family else ()
+        for whole in (inferred, *(network.with_classes(inferred.num_classes) for network in named)):
             trunk: T | None = whole.trunk(shapes)
             # Depths are inferred, but those of a named network are its own.
             if trunk and (whole is inferred or trunk.variables().items() <= shapes.items()):

@@ -52,6 +52,7 @@ class ResNetV2(ResNet):
     title: ClassVar[str] = "ResNet v2"
     signature: ClassVar[str] = "bottleneck_v2 units"
     preprocessing = "inception"
+    evaluation_size = 299
     background: ClassVar[bool] = True
     unit_scopes: ClassVar[dict[str, str]] = {"bottleneck_v2": "conv3"}
     depths: ClassVar[dict[str, tuple[Block, ...]]] = {

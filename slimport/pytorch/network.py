@@ -211,7 +211,9 @@ class Network(Part):
     @property
     def preprocessing(self) -> dict[str, Any]:
         """What images are before they enter the network, by timm's names; `pretrained_cfg` is the same."""
-        return PREPROCESSINGS[self.network.preprocessing].numbers(self.network.in_channels)
+        return PREPROCESSINGS[self.network.preprocessing].numbers(
+            self.network.in_channels, self.network.evaluation_size
+        )
 
     @property
     def pretrained_cfg(self) -> dict[str, Any]:

@@ -65,9 +65,62 @@ class Vgg(nn.Module):
         return f"size={self.size}, resize_side={self.resize_side}"
 
 
+class Lenet(nn.Module):
+    """`slimport.preprocessing.lenet`: a PIL image or a tensor to [channels, height, width] in [-1, 1).
+
+    A tensor is [..., channels, height, width], of values in [0, 255], on any device. A PIL image is converted to RGB.
+    """
+
+    default_size = 28
+
+    def __init__(self, size: Size | None = None) -> None:
+        super().__init__()
+        self.size = preprocessing.sides(size or self.default_size)
+
+    def forward(self, image: Any) -> Tensor:
+        return (_crop_or_pad(_tensor(image), self.size) - 128) / 128
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}"
+
+
+class Cifarnet(Lenet):
+    """`slimport.preprocessing.cifarnet`: a mean of 0 and a variance of 1. Takes what `Lenet` takes."""
+
+    default_size = 32
+
+    def forward(self, image: Any) -> Tensor:
+        return _standardized(_crop_or_pad(_tensor(image), self.size))
+
+
+class Facenet(Lenet):
+    """`slimport.preprocessing.facenet`: a mean of 0 and a variance of 1. Takes what `Lenet` takes."""
+
+    default_size = 160
+
+    def forward(self, image: Any) -> Tensor:
+        return _standardized(resize_bilinear(_tensor(image), self.size))
+
+
 def resize_bilinear(image: Tensor, size: Size) -> Tensor:
     """`slimport.preprocessing.resize_bilinear` of [..., height, width], in float32."""
     return _resized(image, preprocessing.sides(size))
+
+
+def _crop_or_pad(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """The centre of [..., height, width], with zeros around it where it is smaller, as floating point."""
+    for dim, side in zip((-2, -1), size, strict=True):
+        image = image.narrow(dim, max(image.shape[dim] - side, 0) // 2, min(image.shape[dim], side))
+    missing = [side - there for side, there in zip(size, image.shape[-2:], strict=True)]
+    (top, bottom), (left, right) = ((free // 2, free - free // 2) for free in missing)
+    return nn.functional.pad(image.float(), (left, right, top, bottom))
+
+
+def _standardized(image: Tensor) -> Tensor:
+    """Each image of [..., channels, height, width] with a mean of 0 and a variance of 1."""
+    exact, axes = image.double(), (-3, -2, -1)
+    deviation = exact.std(axes, correction=0, keepdim=True).clamp(min=image.shape[-3:].numel() ** -0.5)
+    return ((exact - exact.mean(axes, keepdim=True)) / deviation).float()
 
 
 def _tensor(image: Any) -> Tensor:

@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -110,8 +111,13 @@ def record_keras(
     from slimport.keras.end_points import end_points, in_dtype
 
     with keras.device("gpu:0" if device == "cuda" else "cpu"), _full_precision():
-        clone = in_dtype(model, dtype)
-        outputs = end_points(clone, scope, network)(keras.ops.convert_to_tensor(images.astype(dtype)), training=False)
+        run = partial(end_points(in_dtype(model, dtype), scope, network), training=False)
+        if _backend() == "jax":
+            import jax
+
+            # Each layer by itself would be compiled by itself, which takes longer.
+            run = jax.jit(run)
+        outputs = run(keras.ops.convert_to_tensor(images.astype(dtype)))
         return {name: np.asarray(keras.ops.convert_to_numpy(value)) for name, value in outputs.items()}
 
 
