@@ -22,9 +22,9 @@ from click.shell_completion import CompletionItem
 
 from converters.errors import InputError
 from slimport import __version__
-from slimport.preprocessing import PREPROCESSINGS
 
 if TYPE_CHECKING:
+    from converters.inspection import Inspection
     from converters.weights.selection import Selection
     from converters.weights.user_graph import GraphOptions
 
@@ -142,6 +142,8 @@ def cli() -> None:
 @source
 @click.option("--depth", metavar="N", type=click.IntRange(min=1), help="Levels of the tree. [as many as fit]")
 @click.option("--all", "everything", is_flag=True, help="List every variable by its full name.")
+@click.option("--layers", "as_layers", is_flag=True, help="List the network's layers. [for a .meta or a .pb]")
+@click.option("--report", metavar="HTML", type=click.Path(path_type=Path), help="Draw the network on a page.")
 @JSON
 def inspect(
     src: str,
@@ -151,15 +153,18 @@ def inspect(
     graph: GraphOptions,
     depth: int | None,
     everything: bool,
+    as_layers: bool,
+    report: Path | None,
     as_json: bool,
 ) -> None:
-    """List the network and the variables in SRC, a checkpoint or a converted file. No tensor is read.
+    """List the network and the variables in SRC: a checkpoint, a graph or a converted file. No tensor is read.
 
     \b
     slimport inspect resnet_v2_50.ckpt
     slimport inspect run/ --depth 2
     slimport inspect run/ --all | grep Momentum
     slimport inspect model.safetensors --json
+    slimport inspect model.safetensors --layers
     slimport inspect zoo:resnet_v2_50
     """
     from converters.display.inspection import inspection_text
@@ -168,7 +173,24 @@ def inspect(
     with _progress() as progress:
         progress(f"reading {src}")
         found = inspect(src, scope, step, selection, graph)
-    click.echo(json.dumps(found.to_json()) if as_json else inspection_text(found, depth=depth, everything=everything))
+    if report is not None:
+        _draw(found, report)
+    text = json.dumps(found.to_json()) if as_json else inspection_text(found, depth, everything, as_layers)
+    click.echo(text)
+
+
+def _draw(found: Inspection, path: Path) -> None:
+    """Writes the page with the network's layers."""
+    from converters.display import layers, page
+    from converters.files import check_destination
+
+    if path.suffix not in page.SUFFIXES:
+        raise InputError(f"{path}: the name of the page for --report must end in {' or '.join(page.SUFFIXES)}")
+    check_destination(path)
+    graph = layers.network_graph(found)
+    if graph is None:
+        raise InputError(f"{found.path}: no network to draw: {found.doubt}")
+    layers.write(found, graph, path)
 
 
 class _FormatsCommand(click.Command):
@@ -370,7 +392,11 @@ def trace(
     help="A file with the classes' names, one per line. [ImageNet's, for 1000 or 1001 classes]",
 )
 @click.option("--top", metavar="N", type=click.IntRange(min=1), default=5, help="Classes to print for each image. [5]")
-@click.option("--preprocessing", metavar="NAME", help=f"{', '.join(PREPROCESSINGS)}. [as for the network's release]")
+@click.option(
+    "--preprocessing",
+    metavar="NAME",
+    help="inception, inception_no_crop, vgg, cifarnet, lenet, facenet or none. [as for the network's release]",
+)
 @click.option("--size", metavar="H[xW]", help="The size of the resized images. [299 for inception, 224 for vgg]")
 @JSON
 def predict(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 
 class InputError(ValueError):
     """Bad input or bad usage. The command prints the message on one line of stderr and exits with 2."""
@@ -9,6 +11,21 @@ class InputError(ValueError):
 
 class CheckpointError(InputError):
     """A file that is not a TensorFlow checkpoint, or a damaged one."""
+
+
+class UnsupportedNode(NamedTuple):
+    """A node of a TensorFlow graph that has no counterpart: its op and name."""
+
+    op: str
+    node: str
+
+
+class UnsupportedError(InputError):
+    """A TensorFlow graph with nodes that have no counterpart, in the graph's order."""
+
+    def __init__(self, message: str, nodes: tuple[UnsupportedNode, ...]) -> None:
+        super().__init__(message)
+        self.nodes = nodes
 
 
 def first_line(error: BaseException) -> str:

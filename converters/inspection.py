@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from converters.errors import InputError
+from converters.errors import InputError, UnsupportedError
 from converters.variables import PathLike, Variable
 from converters.weights import training_state
 from converters.weights.recognize import Recognition, Resemblance, UnknownNetworkError
@@ -31,6 +31,7 @@ class Inspection:
     doubt: why `recognition` is None.
     nearest: the nearest known network, if there is none.
     extras: the other variables, in groups; all variables if there is no network.
+    unsupported: the nodes of a graph that have no counterpart, each with its op.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class Inspection:
     nearest: Resemblance | None = None
     extras: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     description: Mapping[str, Any] = field(default_factory=dict)
+    unsupported: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -59,6 +61,7 @@ class Inspection:
             "models": [_model_json(network) for network in self.networks],
             "extras": {group: list(names) for group, names in self.extras.items()},
             "doubt": self.doubt,
+            "unsupported": list(self.unsupported),
             "nearest": near
             and {"name": near.network.name, "scope": near.scope, "alike": near.alike, "difference": near.different},
         }
@@ -83,9 +86,12 @@ def inspect(
     Raises:
       InputError: it cannot be read, or the selection does not fit its network.
     """
-    with open_with_graph(path, step, graph) as (file, with_graph):
-        names = selected(file, selection)
-        every = networks_in(file, with_graph, names, selection)
+    try:
+        with open_with_graph(path, step, graph) as (file, with_graph):
+            names = selected(file, selection)
+            every = networks_in(file, with_graph, names, selection)
+    except UnsupportedError as error:
+        return _not_supported(Path(path), selection, error)
     shapes = shapes_of(file, names)
     found, doubt, nearest = None, None, None
     try:
@@ -109,6 +115,12 @@ def inspect(
         extras=found.extras if found else training_state.grouped(shapes, shapes),
         description=file.description,
     )
+
+
+def _not_supported(path: Path, selection: Selection, error: UnsupportedError) -> Inspection:
+    """The inspection of a graph that does not convert."""
+    nodes = tuple(f"{node.op} of {node.node}" for node in error.nodes)
+    return Inspection(path, "graph", (), selection, {}, None, doubt=str(error), unsupported=nodes)
 
 
 def _model_json(found: Recognition) -> dict[str, Any]:

@@ -41,8 +41,10 @@ ARG_SCOPES = {
 def random_value(name: str, shape: tuple[int, ...], generator: np.random.Generator) -> Any:
     """A float32 value for a slim variable, of a size that keeps activations finite through 200 layers."""
     leaf = name.rpartition("/")[2]
-    if leaf == "weights":
-        return generator.normal(0, np.prod(shape[:-1]) ** -0.5, shape).astype(np.float32)
+    if leaf.endswith("weights"):
+        # A depthwise kernel has one channel to add up.
+        inputs = np.prod(shape[:2] if leaf == "depthwise_weights" else shape[:-1])
+        return generator.normal(0, inputs**-0.5, shape).astype(np.float32)
     if leaf in ("gamma", "moving_variance"):
         return generator.uniform(0.5, 1.5, shape).astype(np.float32)
     return generator.normal(0, 0.1, shape).astype(np.float32)

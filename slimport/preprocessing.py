@@ -204,7 +204,8 @@ def standardized(image: NDArray[np.float32]) -> NDArray[np.float32]:
       image: [height, width, channels].
     """
     deviation = max(image.std(dtype=np.float64), image.size**-0.5)
-    return ((image - image.mean(dtype=np.float64)) / deviation).astype(np.float32)
+    standard: NDArray[np.float32] = ((image - image.mean(dtype=np.float64)) / deviation).astype(np.float32)
+    return standard
 
 
 @dataclass(frozen=True)

@@ -148,17 +148,22 @@ def test_another_network_is_said_to_be_unknown() -> None:
 
 
 def test_of_an_unknown_network_the_nearest_and_the_first_difference_are_named() -> None:
+    shapes = {name.replace("conv1/", "stem/"): s for name, s in under("a/b", networks.NETWORKS["vgg_16"]).items()}
+    slots = {f"{name}/Adam": shape for name, shape in shapes.items()}
+    with pytest.raises(UnknownNetworkError) as error:
+        recognize({**shapes, **slots}, "file")
+    nearest = error.value.nearest
+    assert nearest is not None
+    assert (nearest.network.name, nearest.scope, nearest.alike) == ("vgg_16", "a/b", 28)
+    assert nearest.different == "a/b/conv1/conv1_1/weights is missing, and there is a/b/stem/conv1_1/weights"
+    assert str(nearest) in str(error.value)
+
+
+def test_a_network_that_shares_a_handful_of_names_is_not_called_near() -> None:
     shapes = {name.replace("bottleneck_v2", "unit"): s for name, s in under("a/b", named("resnet_v2_101")).items()}
     with pytest.raises(UnknownNetworkError) as error:
         recognize(shapes, "file")
-    nearest = error.value.nearest
-    assert nearest is not None
-    # What stands outside of units: conv1, postnorm and logits.
-    assert (nearest.network.family, nearest.scope, nearest.alike) == ("resnet_v2", "a/b", 8)
-    assert nearest.different == (
-        "a/b/block1/unit_1/bottleneck_v2/preact/gamma is missing, and there is a/b/block1/unit_1/unit/preact/gamma"
-    )
-    assert str(nearest) in str(error.value)
+    assert error.value.nearest is None
 
 
 def test_kernels_of_a_rank_that_none_have_are_refused() -> None:

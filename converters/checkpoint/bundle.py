@@ -131,6 +131,10 @@ class BundleCheckpoint(Checkpoint):
                 variables.append(Variable(name, entry.shape, dtypes.numpy_dtype(entry.dtype, where)))
         super().__init__(prefix, variables, [index, *self._shards.values()])
 
+    def has_data(self, name: str) -> bool:
+        entry = self._entries[name.encode()]
+        return bool(entry.slices) or self._shards[entry.shard].size() is not None
+
     def _slice_keys(self, key: bytes, entry: Entry, index_size: int) -> Iterable[bytes]:
         """The keys of a partitioned variable's slices, which are checked to cover it."""
         # Each key contains the name, and shares it with at most so many others, so there cannot be more slices.

@@ -6,6 +6,7 @@ remembers the name that it had as a variable. Source: tensorflow/core/protobuf/t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -14,6 +15,8 @@ from converters.checkpoint.reader import Checkpoint
 from converters.errors import CheckpointError
 
 KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
+_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+_ESCAPED = re.compile(r"\.([.S])")
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,12 @@ class Node:
 def object_graph(checkpoint: Checkpoint) -> tuple[Node, ...]:
     """The nodes of a checkpoint's object graph; the first is the root. None if the checkpoint is not object-based.
 
+    Without its data, a checkpoint has none.
+
     Raises:
       CheckpointError: the graph is damaged.
     """
-    if KEY not in checkpoint.variables:
+    if KEY not in checkpoint.variables or not checkpoint.has_data(KEY):
         return ()
     where = f"{checkpoint.path}: {KEY}"
     array = checkpoint[KEY]
@@ -63,17 +68,26 @@ def object_graph(checkpoint: Checkpoint) -> tuple[Node, ...]:
 
 
 def full_names(checkpoint: Checkpoint) -> dict[str, str]:
-    """The variables' original names, if the graph has them, by their keys in the checkpoint.
+    """The variables' original names, if the graph or the keys have them, by their keys in the checkpoint.
+
+    TF Hub's modules keep a variable in an attribute of its name (`MobilenetV2.SConv.Sweights:0`), where `.S` is a slash
+    and `..` a dot, as in any object path.
 
     Raises:
       CheckpointError: the graph is damaged.
     """
-    return {
+    named = {
         attribute.checkpoint_key: attribute.full_name
         for node in object_graph(checkpoint)
         for attribute in node.attributes
         if attribute.full_name and attribute.checkpoint_key in checkpoint.variables
     }
+    for key in checkpoint.variables:
+        path, value, rest = key.rpartition(_VALUE)
+        attribute = path.rpartition("/")[2]
+        if value and not rest and ".S" in attribute:
+            named[key] = _ESCAPED.sub(lambda found: "/" if found[1] == "S" else ".", attribute).removesuffix(":0")
+    return named
 
 
 def _node(buffer: memoryview) -> Node:

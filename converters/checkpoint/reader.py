@@ -50,6 +50,10 @@ class Checkpoint(Mapping[str, NDArray[Any]]):
     def _read(self, variable: Variable) -> NDArray[Any]:
         """The variable's array."""
 
+    def has_data(self, name: str) -> bool:  # noqa: ARG002
+        """Whether the file with a variable's bytes exists."""
+        return True
+
     @property
     def files(self) -> tuple[Path, ...]:
         """The files of the checkpoint, without missing shards."""

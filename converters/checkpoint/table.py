@@ -6,8 +6,10 @@ block.cc, table_builder.cc.
 
 from __future__ import annotations
 
+import math
 import struct
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -199,12 +201,25 @@ def _what_it_is_instead(buffer: memoryview) -> str:
     for magic, what in _OTHER_FILES:
         if begins.startswith(magic):
             return f"not a TensorFlow checkpoint: {what}"
+    if _looks_random(bytes(buffer[:_SAMPLE])):
+        return (
+            "not a TensorFlow checkpoint: its bytes look random, as encrypted or compressed ones do"
+        )
     return (
         "not a TensorFlow checkpoint, or cut off: it does not end in a table's footer; get the file again, or name "
         "another"
     )
 
 
+def _looks_random(sample: bytes) -> bool:
+    """Whether bytes are as evenly spread as random ones are: within five standard deviations of chi-squared."""
+    counts = Counter(sample)
+    expected = len(sample) / 256
+    spread = sum((counts[value] - expected) ** 2 for value in range(256)) / expected if sample else math.inf
+    return len(sample) == _SAMPLE and spread < 255 + 5 * math.sqrt(2 * 255)
+
+
+_SAMPLE = 4096
 _OTHER_FILES = (
     (b"version https://git-lfs", "a pointer that Git LFS left; get the file itself with git lfs pull"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes"),

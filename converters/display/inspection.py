@@ -10,35 +10,43 @@ from typing import Any
 
 import click
 
-from converters.display import tree
+from converters.display import layers, tree
 from converters.inspection import Inspection, dtype_name
 from converters.weights import training_state
 from converters.weights.recognize import Recognition, looked_for
 from converters.weights.selection import EVERYTHING, IMAGENET_CLASSES, Selection
-from slimport.graph import scoped
+from converters.weights.user_graph import GRAPH_SUFFIXES
 
 _FORMATS = {
     "v1": "TensorFlow checkpoint, V1",
     "v2": "TensorFlow checkpoint, V2",
     "frozen graph": "frozen TensorFlow graph",
+    "graph": "TensorFlow graph without data",
 }
 _MANY = 10
 
 
-def inspection_text(found: Inspection, *, depth: int | None = None, everything: bool = False) -> str:
+def inspection_text(
+    found: Inspection, depth: int | None = None, everything: bool = False, as_layers: bool = False
+) -> str:
     """The summary, and then the variables as a tree.
 
     Args:
       found: the inspection.
       depth: of the tree; None is as deep as fits.
       everything: a line for each variable by its full name, training state included, instead of the tree.
+      as_layers: a line for each layer of the network, instead of the tree. A graph is always shown so.
     """
     what = _FORMATS.get(found.format, f"converted file, {found.format}")
     counts = f"{len(found.variables)} variables, {found.parameters:,} elements"
     lines = [f"{click.style(str(found.path), bold=True)}: {what}, {counts}"]
     lines += _labelled(_summary(found))
     lines.append("")
-    lines += list(_list(found) if everything else _tree(found, depth))
+    graph = layers.network_graph(found) if as_layers or found.path.suffix in GRAPH_SUFFIXES else None
+    if everything:
+        lines += _list(found)
+    else:
+        lines += _tree(found, depth) if graph is None else layers.text(graph)
     return "\n".join(lines)
 
 
@@ -49,6 +57,7 @@ def _summary(found: Inspection) -> Iterator[tuple[str, str]]:
         model = replace(recognition, scope=found.description.get("scope", recognition.scope))
         yield "model", click.style(str(model), fg="green" if recognition.complete else "yellow")
         yield from _made_from(found.description)
+        yield from layers.ends(found)
         yield from _problems(recognition)
         yield from (("", note) for note in recognition.notes())
         if recognition.network.background and recognition.network.num_classes == IMAGENET_CLASSES + 1:
@@ -76,6 +85,11 @@ def _made_from(description: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _unknown(found: Inspection) -> Iterator[tuple[str, str]]:
     nearest = found.nearest
+    if found.unsupported:
+        yield "model", click.style("none: it has ops that slimport does not support", fg="yellow")
+        yield "first", str(found.doubt)
+        yield from (("not supported", node) for node in found.unsupported)
+        return
     if nearest is None:
         yield "model", click.style(f"none ({found.doubt})", fg="yellow")
         return
@@ -102,6 +116,12 @@ def _problems(found: Recognition) -> Iterator[tuple[str, str]]:
 def _commands(found: Inspection) -> Iterator[tuple[str, str]]:
     """Commands for the file."""
     network = found.recognition or next(iter(found.networks), None)
+    if found.format == "graph":
+        yield (
+            "next",
+            "the weights are in a checkpoint: slimport convert CHECKPOINT DST --graph " + shlex.quote(str(found.path)),
+        )
+        return
     if network is None or not network.complete:
         yield "next", "--all lists every variable, and converters.open_checkpoint in Python reads them"
         return
@@ -143,7 +163,7 @@ def _tree(found: Inspection, depth: int | None) -> Iterator[str]:
 def _in_order(found: Inspection) -> list[str]:
     """The names in the tree: the networks' variables as slim creates them, then other layers."""
     networks = (found.recognition,) if found.recognition else found.networks
-    names = [scoped(n.scope, name) for n in networks for name in n.network.variables()]
+    names = [name for n in networks for name in n.full_names()]
     names += [name for network in networks for name in network.unexpected]
     kept = (training_state.HEAD, training_state.LAYERS, training_state.NETWORKS, training_state.OTHER)
     names += sorted((name for group in kept for name in found.extras.get(group, ())), key=_natural)

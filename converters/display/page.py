@@ -6,6 +6,7 @@ import base64
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from converters import frameworks
 from converters.display import plot
@@ -34,16 +35,7 @@ def write(report: Report, path: Path, command: str = "") -> None:
 
 def render(report: Report, png: bytes, command: str = "") -> str:
     """The page as text, with the plot in it."""
-    jinja2 = frameworks.require("jinja2")
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("converters.display"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["number"] = _number
-    page: str = environment.get_template("report.html").render(
+    page: str = template("report.html").render(
         report=report,
         image=base64.b64encode(png).decode(),
         lines=[
@@ -56,6 +48,24 @@ def render(report: Report, png: bytes, command: str = "") -> str:
         command=command,
     )
     return page
+
+
+def template(name: str) -> Any:
+    """A template of this package, whose values are escaped.
+
+    Raises:
+      InputError: Jinja is not installed.
+    """
+    jinja2 = frameworks.require("jinja2")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("converters.display"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["number"] = _number
+    return environment.get_template(name)
 
 
 def _columns(dtype: str) -> Mapping[str, Callable[[Row], str]]:

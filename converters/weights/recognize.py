@@ -25,6 +25,9 @@ NEUTRAL = {"gamma": 1.0, "beta": 0.0, "biases": 0.0}
 """With these values, a layer computes the same as without the variable."""
 
 
+_ALIKE = 1 / 3
+"""The share of a network's variables that makes it worth naming."""
+
 ASSUMED = (
     "assumed: slim's own epsilon, activations, padding, strides and rates, which variables do not say; --graph FILE "
     "reads them from the .meta of the network"
@@ -189,8 +192,8 @@ def choose(
     if not found and scopes(averages):
         there = "; its moving averages are those of one: take them with --ema"
     raise UnknownNetworkError(
-        f"{source}: no network that slimport knows among its {len(shapes)} variables{where}: looked for "
-        f"{looked_for()}{there}; 'slimport inspect' lists its variables",
+        f"{source}: no network that slimport knows among its {len(shapes)} variables{where}{there}; "
+        f"'slimport inspect' lists its variables",
         None if found else nearest(shapes),
     )
 
@@ -212,8 +215,8 @@ def check_whole(recognition: Recognition, source: str) -> None:
 
 
 def looked_for() -> str:
-    """The signatures of the known families."""
-    return ", ".join(f"{family.signature} ({family.title})" for family in FAMILIES.values())
+    """The known families, in a sentence."""
+    return ", ".join(family.title for family in FAMILIES.values())
 
 
 def networks(shapes: Mapping[str, Shape]) -> list[Recognition]:
@@ -231,7 +234,13 @@ def networks(shapes: Mapping[str, Shape]) -> list[Recognition]:
 
 
 def nearest(shapes: Mapping[str, Shape]) -> Resemblance | None:
-    """The known network and scope with the most variables present by name; of equals, the smallest network."""
+    """The known network and scope with the most variables present by name; of equals, the smallest network.
+
+    None if that is less than a third of its variables: names such as `conv1/weights` are in many networks.
+    """
+    kept = (training_state.LAYERS, training_state.OTHER, training_state.HEAD)
+    groups = training_state.grouped(shapes, shapes)
+    shapes = {name: shapes[name] for group in kept for name in groups.get(group, ())}
     scopes_of: dict[str, list[str]] = {}
     for name in shapes:
         parts = name.split("/", training_state.DEEPEST)
@@ -246,7 +255,7 @@ def nearest(shapes: Mapping[str, Shape]) -> Resemblance | None:
                 counts[scope] = counts.get(scope, 0) + 1
         for scope, count in counts.items():
             share = count / len(variables)
-            if best is None or (count, share) > best[:2]:
+            if share >= _ALIKE and (best is None or (count, share) > best[:2]):
                 best = count, share, network, scope
     if best is None:
         return None

@@ -22,7 +22,15 @@ from converters.variables import Array, PathLike
 from converters.weights.recognize import Recognition, choose, compared, networks
 from converters.weights.rounding import Rounding, loss, numpy_dtype
 from converters.weights.selection import EVERYTHING, Assignment, Selection, assign, select
-from converters.weights.user_graph import BESIDE, FoundGraph, GraphOptions, graph_of, open_frozen, recognised_by_graph
+from converters.weights.user_graph import (
+    BESIDE,
+    FoundGraph,
+    GraphOptions,
+    graph_of,
+    is_graph,
+    open_alone,
+    recognised_by_graph,
+)
 from slimport.graph import Shape, scoped
 from slimport.networks import Network
 
@@ -181,8 +189,8 @@ def open_source(
 def open_with_graph(path: PathLike, step: int | None, options: GraphOptions) -> Iterator[tuple[OpenFile, FoundGraph]]:
     """A file and the user's graph that goes with it."""
     here = local_path(path)
-    if here.suffix == ".pb" and here.name != "saved_model.pb":
-        yield open_frozen(here, options)
+    if is_graph(here):
+        yield open_alone(here, options)
         return
     with open_file(here, step) as file:
         yield file, graph_of(file, options)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import numpy as np
+
 from converters.errors import InputError
 from converters.formats import OpenFile
 from converters.variables import Array, PathLike, Variable
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 NONE = "none"
 """The path that means no graph."""
+GRAPH_SUFFIXES = (".meta", ".pb", ".pbtxt")
 
 
 @dataclass(frozen=True)
@@ -93,18 +96,34 @@ def graph_of(file: OpenFile, options: GraphOptions) -> FoundGraph:
     return FoundGraph(user)
 
 
-def open_frozen(path: Path, options: GraphOptions) -> tuple[OpenFile, FoundGraph]:
-    """A frozen graph as a file of weights: its constants."""
+def is_graph(path: Path) -> bool:
+    """Whether a path is a graph by itself: a frozen one, or one whose checkpoint is not beside it."""
+    if path.suffix != ".meta":
+        return path.suffix in GRAPH_SUFFIXES and path.name != "saved_model.pb"
+    prefix = path.with_suffix("")
+    return path.is_file() and not prefix.is_file() and not prefix.with_name(f"{prefix.name}.index").is_file()
+
+
+def open_alone(path: Path, options: GraphOptions) -> tuple[OpenFile, FoundGraph]:
+    """A graph as a file of weights: its constants, which in a frozen graph are all."""
     user = options.read(path)
-    names = {source.name for source in user.sources.values()}
-    constants = {name: array for name, array in user.constants.items() if name in names}
-    variables = {name: Variable(name, array.shape, array.dtype) for name, array in constants.items()}
+    sources = {source.name: (source, user.graph.variables[name]) for name, source in user.sources.items()}
+    constants = {name: array for name, array in user.constants.items() if name in sources}
+    variables = {
+        name: Variable(name, constants[name].shape, constants[name].dtype)
+        if name in constants
+        else Variable(name, source.shape or shape, np.dtype(np.float32))
+        for name, (source, shape) in sources.items()
+    }
 
     def read(wanted: Iterable[str]) -> Iterator[tuple[str, Array]]:
         for name in wanted:
+            if name not in constants:
+                raise InputError(f"{path}: a graph without data: the values of {name} are in a checkpoint; name that")
             yield name, constants[name]
 
-    return OpenFile(path, "frozen graph", (path,), variables, read), FoundGraph(user)
+    kind = "frozen graph" if constants.keys() == variables.keys() else "graph"
+    return OpenFile(path, kind, (path,), variables, read), FoundGraph(user)
 
 
 def recognised_by_graph(

@@ -70,6 +70,8 @@ COLUMNS = {
     "create_aux_logits": "aux logits",
 }
 """The settings that have a column of their own in the table, with its title."""
+LISTED = [name for name in networks.NETWORKS if name.startswith(("resnet", "vgg", "inception_v3"))]
+"""The networks of the published matrix; `scripts.studies.networks` compares all."""
 # Slim shrinks the kernel of the auxiliary head to the map that it sees.
 AUX_KERNEL_SIZES = {(225, 301): (3, 5)}
 # Rows with more numbers than this in their end points would need many gigabytes.
@@ -273,7 +275,7 @@ def _text(value: Any) -> str:
 def main() -> None:
     """The command line; exits with 1 if anything differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", metavar="NAME", default=list(networks.NETWORKS))
+    parser.add_argument("--networks", nargs="+", metavar="NAME", default=LISTED)
     parser.add_argument("--each", action="store_true", help="every setting with every network, not every pair")
     parser.add_argument("--rows", type=int, nargs="+", metavar="N", help="only these, by their number in the table")
     arguments = parser.parse_args()

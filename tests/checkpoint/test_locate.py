@@ -12,7 +12,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.python.training.checkpoint_state_pb2 import CheckpointState
 
-from converters import CheckpointError
+from converters import CheckpointError, inspect
 from converters.checkpoint import full_names, object_graph, open_checkpoint, write_checkpoint
 
 from .conftest import assert_same, random_array, save_v1, save_v2
@@ -162,6 +162,25 @@ def test_a_saved_model_and_its_object_graph(tmp_path: Path) -> None:
     assert [attribute.checkpoint_key for attribute in kernel.attributes] == [key]
 
 
+def test_names_in_the_attributes_of_a_hub_module_are_known_without_the_data(tmp_path: Path) -> None:
+    names = ("MobilenetV2/Conv/weights:0", "a.S/b..c:0")
+    module = tf.Module()
+    module.layer = tf.Module()
+    for name in names:
+        setattr(module.layer, name, tf.Variable(W))
+    prefix = tf.train.Checkpoint(layer=module.layer).write(str(tmp_path / "hub"))
+    keys = {
+        "layer/MobilenetV2.SConv.Sweights:0/.ATTRIBUTES/VARIABLE_VALUE": "MobilenetV2/Conv/weights",
+        "layer/a..S.Sb....c:0/.ATTRIBUTES/VARIABLE_VALUE": "a.S/b..c",
+    }
+    assert full_names(open_checkpoint(prefix)).items() >= keys.items()
+    (tmp_path / "hub.data-00000-of-00001").unlink()
+    checkpoint = open_checkpoint(f"{prefix}.index")
+    assert full_names(checkpoint) == keys
+    assert object_graph(checkpoint) == ()
+    assert set(inspect(f"{prefix}.index").names) >= set(keys.values())
+
+
 def test_slots_of_an_optimizer_in_the_object_graph(tmp_path: Path) -> None:
     variable = tf.Variable(W, name="w")
     optimizer = tf.compat.v1.train.MomentumOptimizer(0.1, 0.9)
@@ -227,6 +246,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         (b"PK\x03\x04" + bytes(100), "a zip archive"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5"),
         (b"<!DOCTYPE html><html>" + bytes(100), "a web page"),
+        (np.random.default_rng(0).bytes(9000), "look random, as encrypted"),
     ],
 )
 def test_what_a_file_is_instead_is_said(content: bytes, message: str, tmp_path: Path) -> None:

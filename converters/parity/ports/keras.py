@@ -111,7 +111,7 @@ def record_keras(
     from slimport.keras.end_points import end_points, in_dtype
 
     with keras.device("gpu:0" if device == "cuda" else "cpu"), _full_precision():
-        run = partial(end_points(in_dtype(model, dtype), scope, network), training=False)
+        run: Any = partial(end_points(in_dtype(model, dtype), scope, network), training=False)
         if _backend() == "jax":
             import jax
 
