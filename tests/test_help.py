@@ -55,9 +55,10 @@ def test_every_example_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         convert("resnet_v2_50.ckpt", name)
     subprocess.run(["tar", "-czf", "resnet_v2_50_2017_04_14.tar.gz", "resnet_v2_50.ckpt"], check=True)
     with serve() as server:
-        monkeypatch.setattr(zoo, "_BUCKET", f"{server.url}/")
+        monkeypatch.setattr(zoo, "_STORAGE", f"{server.url}/")
         for path in (tmp_path / "resnet_v2_50_2017_04_14.tar.gz", *tmp_path.glob("run/*")):
             name = path.relative_to(tmp_path).as_posix()
+            name = f"download.tensorflow.org/models/{name}" if name.endswith(".tar.gz") else name
             server.files[f"/{name}"], server.etags[f"/{name}"] = path.read_bytes(), '"1"'
         # What others take is made first.
         first = ("convert", "trace")

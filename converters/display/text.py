@@ -78,16 +78,16 @@ def fetched_text(files: Sequence[Fetched]) -> str:
 
 
 def zoo_text(releases: Mapping[Release, Fetched | None]) -> str:
-    """A table of the releases, and the files of those in the cache."""
+    """A table of the releases, 80 columns wide, and the files of those in the cache; the JSON has the URLs."""
     return "\n".join(_zoo_lines(releases))
 
 
 def _zoo_lines(releases: Mapping[Release, Fetched | None]) -> Iterator[str]:
-    yield f"{'name':<25} {'classes':>7} {'image':>7} {'preprocessing':<13} {'top 1':>6} {'weights':>8}  url"
+    yield f"{'name':<35} {'classes':>7} {'image':>7} {'preprocessing':<13} {'top 1':>6} {'MB':>4}"
     for release, file in releases.items():
         yield (
-            f"{release.name:<25} {release.classes:>7} {release.image_size:>3}x{release.image_size} "
-            f"{release.preprocessing:<13} {release.top_1:>5.1f}% {release.parameters * 4 / 1e6:>5.0f} MB  {release.url}"
+            f"{release.name:<35} {release.classes:>7} {release.image_size:>3}x{release.image_size} "
+            f"{release.preprocessing:<13} {release.top_1:>5.1f}% {release.parameters * 4 / 1e6:>4.0f}"
         )
         if file is not None:
             yield f"  fetched: {file.path}, SHA-256 {file.sha256}"
