@@ -59,6 +59,8 @@ def report_text(report: Report) -> str:
     for dtype, prefix in prefixes.items():
         worst = report.by_dtype[dtype].worst
         lines.append(f"{prefix}worst: {worst.name}: rel_l2 {worst.rel_l2:.2e}, limit {worst.limit:.2e}")
+        for row in report.by_dtype[dtype].returned_beyond:
+            lines.append(f"{prefix}{row.name} {_red('DIFFERS')}: rel_l2 {row.rel_l2:.2e}, limit {row.limit:.2e}")
     lines += [*_weights_text(report), *(f"note: {note}" for note in report.notes)]
     return "\n".join(lines + [prefix + _verdict_text(report, dtype) for dtype, prefix in prefixes.items()])
 
@@ -84,6 +86,7 @@ def _verdict_text(report: Report, dtype: str) -> str:
         limit = FLOAT32_RULE if dtype == "float32" else f"{FLOAT64_LIMIT:.0e}"
         return f"{click.style('equal', fg='green', bold=True)}: all {count} end points within {limit}"
     beyond = f"{len(comparison.beyond)} of {count} end points"
+    beyond += "".join(f", and {row.name}" for row in comparison.returned_beyond)
     return f"{_red('DIFFERENT')}: {beyond}; it begins at {report.first_difference}"
 
 

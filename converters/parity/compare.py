@@ -92,19 +92,25 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All end points in one dtype, in the network's order."""
+    """All end points in one dtype, in the network's order, and what the model returns."""
 
     rows: tuple[Row, ...]
+    returned: tuple[Row, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether there are end points, and all are within their limits."""
-        return bool(self.rows) and all(row.ok for row in self.rows)
+        """Whether there are end points, and all are within their limits, as is what the model returns."""
+        return bool(self.rows) and all(row.ok for row in (*self.rows, *self.returned))
 
     @property
     def beyond(self) -> tuple[Row, ...]:
         """The rows beyond their limits."""
         return tuple(row for row in self.rows if not row.ok)
+
+    @property
+    def returned_beyond(self) -> tuple[Row, ...]:
+        """Of what the model returns, the rows beyond their limits."""
+        return tuple(row for row in self.returned if not row.ok)
 
     @property
     def worst(self) -> Row:
@@ -113,7 +119,11 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; what is not finite is null."""
-        return {"end_points": [row.to_json() for row in self.rows], "worst": self.worst.to_json()}
+        return {
+            "end_points": [row.to_json() for row in self.rows],
+            "worst": self.worst.to_json(),
+            "returned": [row.to_json() for row in self.returned],
+        }
 
 
 def compare(

@@ -116,9 +116,14 @@ class Report:
 
     @property
     def first_difference(self) -> str | None:
-        """The first end point, in the network's order, that is beyond a limit or has a difference of its own."""
+        """The first end point, in the network's order, that is beyond a limit or has a difference of its own.
+
+        What the model returns comes last.
+        """
         differing = {row.name for each in self.by_dtype.values() for row in each.beyond} | self.differences.keys()
-        return next((row.name for row in self.rows if row.name in differing), None)
+        first = next((row.name for row in self.rows if row.name in differing), None)
+        returned = (row.name for each in self.by_dtype.values() for row in each.returned_beyond)
+        return first or next(returned, None)
 
     @cached_property
     def differences(self) -> dict[str, list[str]]:

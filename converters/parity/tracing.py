@@ -23,7 +23,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ class Description:
     reader: whose reader the weights came through.
     versions: of what computed it.
     judge: whose graph code it ran. Earlier traces do not say.
+    content: `content_digest`. Earlier traces have none.
     """
 
     network: dict[str, Any]
@@ -70,6 +71,7 @@ class Description:
     reader: str
     versions: dict[str, str]
     judge: str = "slimport.nets"
+    content: str = ""
 
 
 class Trace(SlimSide):
@@ -195,6 +197,8 @@ def trace(
             judge=reference.judge,
         )
         rounding = np.array([list(reference.rounding.values())])
+        content = content_digest(reference.images, reference.truth, rounding[0])
+        description = replace(description, content=content)
         progress(f"writing {path}")
         _write(path, description, reference, rounding)
     return description
@@ -224,6 +228,8 @@ def open_trace(path: PathLike) -> Trace:
             images, rounding = file["images"], file["rounding"][0]
         if images.ndim != 4 or rounding.shape != (len(truth),):
             raise ValueError("its arrays do not fit each other")
+        if description.content and description.content != content_digest(images, truth, rounding):
+            raise ValueError("its numbers are not those that were recorded")
         return Trace(path, description, images, truth, dict(zip(truth, rounding.tolist(), strict=True)))
     except InputError:
         raise
@@ -258,6 +264,19 @@ def weights_digest(network: Network, weights: Mapping[str, Array]) -> str:
         array = weights[name]
         digest.update(f"{name} {array.dtype.name} {list(array.shape)}\n".encode())
         digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def content_digest(images: Array, truth: Mapping[str, Array], rounding: Array) -> str:
+    """SHA-256 over the names, shapes and little-endian bytes of everything that a verdict depends on."""
+    digest = hashlib.sha256()
+    for name, array, dtype in (
+        ("images", images, "<f4"),
+        *((name, value, "<f8") for name, value in truth.items()),
+        ("rounding", rounding, "<f8"),
+    ):
+        digest.update(f"{name} {list(array.shape)}\n".encode())
+        digest.update(np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

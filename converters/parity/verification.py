@@ -6,7 +6,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,9 @@ from converters import frameworks
 from converters.errors import InputError, first_line
 from converters.files import sha256_of
 from converters.parity import ports
-from converters.parity.compare import Comparison, rel_l2
+from converters.parity.compare import Comparison, Row, max_abs, rel_l2
 from converters.parity.own_graph import run_judge
-from converters.parity.ports import Port
+from converters.parity.ports import Port, Recording
 from converters.parity.reference import Input, SlimSide, all_arguments
 from converters.parity.report import Named, Report, RoundedWeights
 from converters.parity.tracing import Trace, open_trace
@@ -84,7 +84,24 @@ def verify(
         if trace is not None:
             trace.check(sides.source, sides.arguments, asked)
         slim = trace or run_judge(sides.source, sides.arguments, asked, progress)
+        _check_measurable(sides.source, slim, dtypes)
         return _report(sides, slim, dtypes, device, progress)
+
+
+def _check_measurable(source: Source, slim: SlimSide, dtypes: Sequence[str]) -> None:
+    """Raises InputError where the judge's own numbers are none, so that nothing would be proven."""
+    for name, value in slim.truth.items():
+        if not np.isfinite(value).all():
+            raise InputError(
+                f"{source.path}: could not be measured: in the judge itself {name} is not finite in float64: there are "
+                f"such values in the weights, or they are too large"
+            )
+    for name, error in slim.rounding.items() if "float32" in dtypes else ():
+        if not np.isfinite(error):
+            raise InputError(
+                f"{source.path}: could not be measured in float32: in the judge itself {name} overflows there; "
+                f"--dtype float64 measures it"
+            )
 
 
 @dataclass(frozen=True)
@@ -139,7 +156,9 @@ def _report(
     try:
         for dtype in sorted(dtypes, reverse=True):
             progress(f"running {source.network} in {port.backend()}, {dtype}")
-            by_dtype[dtype] = Comparison(judge.compare(port.record(judge.images, dtype, device), dtype))
+            recording = port.record(judge.images, dtype, device)
+            rows = judge.compare(recording.end_points, dtype)
+            by_dtype[dtype] = Comparison(rows, tuple(_returned_rows(sides, recording, judge, rows)))
     except ValueError as error:
         raise InputError(f"{source.path}: nothing to compare: {first_line(error)}") from error
     trace = slim if isinstance(slim, Trace) else None
@@ -165,8 +184,22 @@ def _report(
         machine=port.machine(device),
         versions={"python": platform.python_version(), **frameworks.versions(*_PACKAGES)},
         reference_versions={} if trace is None else trace.description.versions,
-        notes=(*_notes(source), *port.notes),
+        notes=(*_notes(source, sides.file), *port.notes),
     )
+
+
+def _returned_rows(sides: _Sides, recording: Recording, judge: SlimSide, rows: Sequence[Row]) -> Iterator[Row]:
+    """Yields rows for what the model returns: its outputs, each of which is an end point, and then auxiliary ones."""
+    graph = sides.source.network.graph(**sides.arguments)
+    names = {point.node: name for name, point in graph.end_point_names(sides.source.scope).items()}
+    found = {row.name: row for row in rows}
+    expected = [names.get(node) for node in (*graph.output_nodes, *graph.branches)]
+    for label, arrays in recording.returned.items():
+        for name, array in zip(expected, arrays, strict=False):
+            if name is not None and (row := found.get(name)) is not None:
+                truth = judge.truth[name]
+                shown = f"{label}, {name}" if len(arrays) > 1 else label
+                yield replace(row, name=shown, rel_l2=rel_l2(array, truth), max_abs=max_abs(array, truth))
 
 
 def _dtypes(port_type: type[Port], dtype: str | None, both: bool) -> tuple[str, ...]:
@@ -224,7 +257,12 @@ def _rounded(slim: SlimSide, dtypes: Mapping[str, np.dtype[Any]], scope: str) ->
     )
 
 
-def _notes(source: Source) -> Iterator[str]:
+def _notes(source: Source, file: Source | None) -> Iterator[str]:
+    recorded = {} if file is None else file.file.description.get("source", {})
+    digests = source.digests()
+    for name in digests.keys() & recorded.keys():
+        if digests[name] != recorded[name]:
+            yield f"the converted file was made from another {name}, of SHA-256 {recorded[name]}"
     if source.selection not in (None, EVERYTHING):
         yield f"{source.path.name} is taken with {source.selection}, and the TF-Slim graph runs with these variables"
     yield from source.recognition.notes()

@@ -9,13 +9,13 @@ from typing import Any
 
 from converters.errors import InputError
 from converters.formats import CONVERTED_SUFFIXES, format_of
-from converters.parity.ports.base import Port
+from converters.parity.ports.base import Port, Recording
 from converters.parity.ports.keras import KerasPort, record_keras
 from converters.parity.ports.onnx import OnnxPort
 from converters.parity.ports.pytorch import ProgramPort, PyTorchPort, record_pytorch
 from converters.parity.ports.slim import SlimPort
 
-__all__ = ["PORTS", "Port", "of_model", "port_type", "record_keras", "record_pytorch"]
+__all__ = ["PORTS", "Port", "Recording", "of_model", "port_type", "record_keras", "record_pytorch"]
 
 PORTS: tuple[type[Port], ...] = (PyTorchPort, KerasPort, OnnxPort, SlimPort, ProgramPort)
 TARGETS = tuple(dict.fromkeys(port.target for port in PORTS))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,17 @@ from converters.errors import InputError
 from converters.formats.models import Variables
 from converters.variables import Array
 from converters.weights.source import Source
+
+
+class Recording(NamedTuple):
+    """One run of a model, as NHWC arrays.
+
+    end_points: by slim's names.
+    returned: what a user gets who calls the model, in the order of the network's outputs, by what returned it.
+    """
+
+    end_points: dict[str, Array]
+    returned: Mapping[str, Sequence[Array]] = {}
 
 
 class Port(ABC):
@@ -56,16 +67,13 @@ class Port(ABC):
         return iter(())
 
     @abstractmethod
-    def record(self, images: Array, dtype: str, device: str) -> dict[str, Array]:
+    def record(self, images: Array, dtype: str, device: str) -> Recording:
         """Runs the model with the kernels that round least.
 
         Args:
           images: [batch, height, width, channels].
           dtype: `float32` or `float64`.
           device: `cpu` or `cuda`.
-
-        Returns:
-          {slim end point name: NHWC array}.
 
         Raises:
           InputError: the framework cannot run it.
@@ -130,10 +138,10 @@ class Predictions:
             return ()
         return (f"{self._name} are not in the file: they are the softmax of its output, computed here",)
 
-    def added(self, values: dict[str, Array]) -> dict[str, Array]:
-        """The end points with this one, in the logits' dtype, behind the others."""
+    def added(self, recording: Recording) -> Recording:
+        """The recording with this end point, in the logits' dtype, behind the others."""
+        values, (returned, *_) = recording.end_points, next(iter(recording.returned.values()))
         if self._name is not None:
-            logits = values[list(values)[-1]]
-            exponential = np.exp(logits - logits.max(-1, keepdims=True))
+            exponential = np.exp(returned - returned.max(-1, keepdims=True))
             values[self._name] = np.asarray(exponential / exponential.sum(-1, keepdims=True))
-        return values
+        return recording

@@ -14,7 +14,7 @@ import numpy as np
 from converters import frameworks
 from converters.errors import InputError, first_line
 from converters.formats.models import Variables, keras_model, keras_variables
-from converters.parity.ports.base import Port
+from converters.parity.ports.base import Port, Recording
 from converters.parity.ports.pytorch import PyTorchPort, full_precision
 from converters.variables import Array
 from converters.weights.source import Source
@@ -32,8 +32,8 @@ class KerasPort(Port):
     target = "keras"
     frameworks = ("keras",)
 
-    def __init__(self, model: Any, scope: str, network: Network | None = None) -> None:
-        self._model, self._scope = model, scope
+    def __init__(self, model: Any, scope: str, network: Network | None = None, notes: tuple[str, ...] = ()) -> None:
+        self._model, self._scope, self.notes = model, scope, notes
         # The layers of a network of slim's tell which it is.
         self._network = network if isinstance(network, GraphNetwork) else None
 
@@ -48,6 +48,9 @@ class KerasPort(Port):
             model = keras_model(file, **arguments)
             if file.path.name.endswith(".weights.h5"):
                 model.load_weights(file.path)
+            elif file.path.suffix == ".keras":
+                notes = ("the file's own graph is of other arguments: its weights run in a new one",)
+                return cls(model, file.scope, file.network, notes)
         return cls(model, file.scope, file.network)
 
     @classmethod
@@ -64,15 +67,26 @@ class KerasPort(Port):
         from slimport.keras import build
 
         with zipfile.ZipFile(file.path) as archive:
-            found = _layer_settings(archive.read("config.json"))
+            config = archive.read("config.json")
+        found, policies = _layer_settings(config), _policies(config)
         for layer, expected in _layer_settings(build(file.network, **file.arguments).to_json()).items():
             for name, wanted in expected.items():
                 value = found.get(layer, {}).get(name, wanted)
                 if value != wanted:
                     yield f"{scoped(file.scope, layer.replace('__', '/'))}: {name} is {value}, not {wanted}"
+        for layer, policy in policies.items():
+            if policy.startswith("mixed"):
+                yield f"{scoped(file.scope, layer.replace('__', '/'))}: it computes in {policy}"
 
-    def record(self, images: Array, dtype: str, device: str) -> dict[str, Array]:
-        return record_keras(self._model, self._scope, images, dtype, device, self._network)
+    def record(self, images: Array, dtype: str, device: str) -> Recording:
+        keras = frameworks.require("keras")
+        from slimport.keras.end_points import in_dtype
+
+        end_points = record_keras(self._model, self._scope, images, dtype, device, self._network)
+        with keras.device("gpu:0" if device == "cuda" else "cpu"), _full_precision():
+            returned = in_dtype(self._model, dtype)(keras.ops.convert_to_tensor(images.astype(dtype)), training=False)
+            outputs = [np.asarray(keras.ops.convert_to_numpy(value)) for value in keras.tree.flatten(returned)]
+        return Recording(end_points, {"the model's output": outputs})
 
     @classmethod
     def why_not_float64(cls) -> str | None:
@@ -130,6 +144,14 @@ def _layer_settings(config: str | bytes) -> dict[str, dict[str, Any]]:
         # Operations that are no layers are named as they come.
         if layer["module"] == "keras.layers"
     }
+
+
+def _policies(config: str | bytes) -> dict[str, str]:
+    """The dtype policy of each layer in a model's JSON, by the layer's name."""
+    layers = json.loads(config)["config"]["layers"]
+    policies = {layer["name"]: layer["config"].get("dtype") for layer in layers}
+    named = {layer: p["config"].get("name", "") if isinstance(p, dict) else str(p) for layer, p in policies.items()}
+    return {layer: str(name) for layer, name in named.items()}
 
 
 def _backend() -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from converters import frameworks, mapping
 from converters.errors import InputError, first_line
 from converters.formats import programs
-from converters.parity.ports.base import Port, Predictions, end_point_names
+from converters.parity.ports.base import Port, Predictions, Recording, end_point_names
 from converters.variables import Array
 from converters.weights.source import Source
 from slimport.graph import scoped
@@ -53,7 +53,7 @@ class OnnxPort(Port):
                 if value != wanted:
                     yield f"{scoped(file.scope, layer.replace('.', '/'))}: {name} is {value}, not {wanted}"
 
-    def record(self, images: Array, dtype: str, device: str) -> dict[str, Array]:  # noqa: ARG002 - the file's dtype
+    def record(self, images: Array, dtype: str, device: str) -> Recording:  # noqa: ARG002 - the file's dtype
         onnx, onnxruntime = frameworks.require("onnx"), frameworks.require("onnxruntime")
         (output,) = (value.name for value in self._model.graph.output)
         inside = sorted({value for value in self._names.values() if value != output})
@@ -72,7 +72,8 @@ class OnnxPort(Port):
                 values |= zip(wanted, session.run(wanted, feed), strict=True)
         except Exception as error:
             raise InputError(f"{self._path}: ONNX Runtime: {first_line(error)}") from error
-        return self._predictions.added({name: mapping.nhwc(values[value]) for name, value in self._names.items()})
+        end_points = {name: mapping.nhwc(values[value]) for name, value in self._names.items()}
+        return self._predictions.added(Recording(end_points, {"the model's output": [mapping.nhwc(values[output])]}))
 
     @classmethod
     def why_not_float64(cls) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from converters import frameworks, mapping
 from converters.formats import programs
 from converters.formats.models import Variables, pytorch_model, pytorch_variables
-from converters.parity.ports.base import Port, Predictions, end_point_names
+from converters.parity.ports.base import Port, Predictions, Recording, end_point_names
 from converters.variables import Array
 from converters.weights.source import Source
 
@@ -38,9 +38,9 @@ class PyTorchPort(Port):
     def variables(self) -> Variables:
         return pytorch_variables(self._model)
 
-    def record(self, images: Array, dtype: str, device: str) -> dict[str, Array]:
+    def record(self, images: Array, dtype: str, device: str) -> Recording:
         # Recording moves a module to the dtype and the device.
-        return record_pytorch(copy.deepcopy(self._model), images, dtype, device)
+        return run_pytorch(copy.deepcopy(self._model), images, dtype, device)
 
     @classmethod
     def backend(cls) -> str:
@@ -66,25 +66,40 @@ class ProgramPort(PyTorchPort):
         program, notes = programs.load_pt2(file.path)
         return cls(_module(program, end_point_names(file, notes)), Predictions(file, arguments))
 
-    def record(self, images: Array, dtype: str, device: str) -> dict[str, Array]:
-        return self._predictions.added(record_pytorch(self._model, images, dtype, device))
+    def record(self, images: Array, dtype: str, device: str) -> Recording:
+        return self._predictions.added(run_pytorch(self._model, images, dtype, device))
 
 
 def record_pytorch(model: Any, images: Array, dtype: str, device: str) -> dict[str, Array]:
+    """The end points of a module; arguments as of `run_pytorch`."""
+    return run_pytorch(model, images, dtype, device, call=False).end_points
+
+
+def run_pytorch(model: Any, images: Array, dtype: str, device: str, *, call: bool = True) -> Recording:
     """Runs a module in full precision; arguments and result as of `Port.record`.
 
     Args:
       model: has `end_points(images)`; it is moved to the dtype and the device.
+      call: whether it is called too, as a user does.
     """
     torch = frameworks.require("torch")
     model = model.to(device=device, dtype=getattr(torch, dtype))
     inputs = torch.from_numpy(images.astype(dtype).transpose(0, 3, 1, 2)).to(device)
     with torch.inference_mode(), full_precision():
-        _, end_points = model.end_points(inputs)
+        returned = {"the model's output": _arrays(model(inputs))} if call else {}
+        first, end_points = model.end_points(inputs)
+        returned["what end_points returns first"] = _arrays(first)
         values = {}
         for name in list(end_points):
             values[name] = mapping.nhwc(end_points.pop(name).cpu().numpy())
-    return values
+    return Recording(values, returned)
+
+
+def _arrays(returned: Any) -> list[Array]:
+    """The tensors that a module returned: one, several by name, or several in order."""
+    several = returned.values() if isinstance(returned, Mapping) else returned
+    tensors = several if isinstance(returned, Mapping | tuple | list) else [returned]
+    return [mapping.nhwc(tensor.cpu().numpy()) for tensor in tensors if hasattr(tensor, "cpu")]
 
 
 @contextmanager
@@ -125,6 +140,9 @@ def _module(program: Any, names: Mapping[str, str]) -> Any:
             super().__init__()
             # Its guards ask for the dtype that it was written in.
             self.program = program.module(check_guards=False)
+
+        def forward(self, images: Any) -> Any:
+            return self.program(images)
 
         def end_points(self, images: Any) -> tuple[Any, dict[str, Any]]:
             recorder = Recorder(self.program)

@@ -8,7 +8,7 @@ from typing import Any
 from converters import frameworks
 from converters.errors import InputError
 from converters.parity import tf_slim
-from converters.parity.ports.base import Port
+from converters.parity.ports.base import Port, Recording
 from converters.variables import Array
 from converters.weights.source import Source
 
@@ -28,8 +28,9 @@ class SlimPort(Port):
     def load(cls, file: Source, arguments: Mapping[str, Any]) -> Port:
         return cls(file, arguments)
 
-    def record(self, images: Array, dtype: str, device: str) -> dict[str, Array]:  # noqa: ARG002 - on the CPU
-        return tf_slim.record(self._file.network, self._file.scope, self._weights, images, dtype, **self._arguments)
+    def record(self, images: Array, dtype: str, device: str) -> Recording:  # noqa: ARG002 - on the CPU
+        network, scope = self._file.network, self._file.scope
+        return Recording(tf_slim.record(network, scope, self._weights, images, dtype, **self._arguments))
 
     @classmethod
     def check_device(cls, device: str) -> None:
