@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,12 @@ from slimport.pytorch import fold_batch_norm, layers, optimize_for_inference
 
 # TorchInductor takes seconds for every unit.
 TINY = networks.ResNetV2((networks.resnet_v2_block("block1", 4, 1, 2),), num_classes=7)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is remembered from elsewhere."""
+    monkeypatch.setenv("SLIMPORT_CACHE", str(tmp_path / "cache"))
 
 
 def small(network: networks.Network = SMALL) -> Any:
@@ -107,6 +114,31 @@ def test_a_form_that_is_not_the_model_is_never_chosen(monkeypatch: pytest.Monkey
     optimized = optimize_for_inference(small(), small_images(33, 40))
     assert optimized.choice == "as given"
     assert all("differs from the model's" in str(trial.problem) for trial in optimized.trials[1:])
+
+
+def test_the_choice_is_remembered_and_progress_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model: model)
+    images = small_images(33, 40)
+    told: list[str] = []
+    first = optimize_for_inference(small(), images, progress=told.append)
+    assert told == [*(f"trying {trial.name} ({n} of 5)" for n, trial in enumerate(first.trials, 1)), "measuring"]
+    told.clear()
+    again = optimize_for_inference(small(), images, progress=told.append)
+    assert told == [f"making the form that was fastest before: {first.choice}"]
+    assert (again.choice, again.trials) == (first.choice, first.trials)
+    torch.testing.assert_close(again(images), small()(images), rtol=0, atol=1e-5)
+    # Of another model, other images, or on request, all are measured.
+    for arguments in ((small(TINY), images), (small(), small_images(34, 40))):
+        told.clear()
+        optimize_for_inference(*arguments, progress=told.append)
+        assert told[-1] == "measuring"
+    told.clear()
+    optimize_for_inference(small(), images, remember=False, progress=told.append)
+    assert told[-1] == "measuring"
+    (tmp_path / "cache" / "inference.json").write_text('{"damaged')
+    told.clear()
+    optimize_for_inference(small(), images, progress=told.append)
+    assert told[-1] == "measuring"
 
 
 def test_the_example_is_one_image_of_the_networks_size_and_a_stranger_needs_one(

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import copy
 import statistics
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from slimport.pytorch import layers
+from slimport.pytorch import layers, remembered
 
 ROUNDS = 7
 
@@ -105,7 +106,13 @@ class Optimized(nn.Module):
         return "\n".join([f"Optimized(measured on images of {shape}", *lines, ")"])
 
 
-def optimize_for_inference(model: nn.Module, example_images: Tensor | None = None) -> Optimized:
+def optimize_for_inference(
+    model: nn.Module,
+    example_images: Tensor | None = None,
+    *,
+    remember: bool = True,
+    progress: Callable[[str], None] | None = None,
+) -> Optimized:
     """The fastest form of a model on this machine for images like the example: measured here, not assumed.
 
     Tried are the model as it is, and the model with its BatchNorm folded, in both memory formats, as it is and compiled
@@ -117,25 +124,50 @@ def optimize_for_inference(model: nn.Module, example_images: Tensor | None = Non
       model: a network of `slimport.pytorch`, or a module that holds some; it is left as it is, and is run in eval mode.
       example_images: [batch, channels, height, width], of the dtype and on the device of the model; None is one image
         of the network's default size.
+      remember: whether the choice for a model of this structure, on such images, on this machine, is remembered
+        (`slimport.pytorch.remembered`); then only the remembered form is made, and its output is checked.
+      progress: called with what is being done; None writes it to a terminal.
 
     Raises:
       ValueError: no example, and the model does not say what it takes.
     """
     images = _example(model) if example_images is None else example_images.detach()
+    progress = _to_terminal if progress is None else progress
+    forms = _forms(model)
+    of = remembered.key(model, images) if remember else ""
+    if known := tuple(_trials(remembered.read(of)) if remember else ()):
+        chosen = min((trial for trial in known if trial.seconds is not None), key=lambda trial: trial.seconds or 0)
+        progress(f"making the form that was fastest before: {chosen.name}")
+        if optimized := _remembered(forms, chosen, known, images):
+            return optimized
+    trials = _try(forms, images, progress)
+    if remember:
+        remembered.write(of, [asdict(trial) for trial in trials])
+    usable = {trial.name: trial.seconds for trial in trials if trial.seconds is not None}
+    fastest = min(usable, key=lambda name: usable[name])
+    return Optimized(next(form for form in forms if form.name == fastest), trials, images.shape)
+
+
+def _forms(model: nn.Module) -> list[_Form]:
     given = copy.deepcopy(model).eval()
     folded = fold_batch_norm(model)
     channels_last = copy.deepcopy(folded).to(memory_format=torch.channels_last)
-    forms = [
+    return [
         _Form("as given", given, torch.contiguous_format),
         _Form("folded", folded, torch.contiguous_format),
         _Form("folded, channels_last", channels_last, torch.channels_last),
         _Form("folded, compiled", folded, torch.contiguous_format, compiled=True),
         _Form("folded, channels_last, compiled", channels_last, torch.channels_last, compiled=True),
     ]
+
+
+def _try(forms: list[_Form], images: Tensor, progress: Callable[[str], None]) -> tuple[Trial, ...]:
+    """Makes, checks and times each form."""
     expected = forms[0](images)
     errors: dict[str, float] = {}
     problems: dict[str, str] = {}
-    for form in forms:
+    for number, form in enumerate(forms, start=1):
+        progress(f"trying {form.name} ({number} of {len(forms)})")
         try:
             errors[form.name] = _rel_l2(form(images), expected)
         except Exception as error:
@@ -145,10 +177,38 @@ def optimize_for_inference(model: nn.Module, example_images: Tensor | None = Non
         if not errors[form.name] <= _limit(expected):
             problems[form.name] = f"its output differs from the model's by rel_l2 {errors[form.name]:.1e}"
     usable = [form for form in forms if form.name not in problems]
+    progress("measuring")
     seconds = _measure(usable, images)
-    trials = tuple(Trial(f.name, seconds.get(f.name), errors.get(f.name), problems.get(f.name)) for f in forms)
-    fastest = min(usable, key=lambda form: seconds[form.name])
-    return Optimized(fastest, trials, images.shape)
+    return tuple(Trial(f.name, seconds.get(f.name), errors.get(f.name), problems.get(f.name)) for f in forms)
+
+
+def _remembered(forms: list[_Form], chosen: Trial, known: tuple[Trial, ...], images: Tensor) -> Optimized | None:
+    """The form that was fastest before; None where its output is not the model's here."""
+    form = next((form for form in forms if form.name == chosen.name), None)
+    if form is None:
+        return None
+    try:
+        expected = forms[0](images)
+        usable = _rel_l2(form(images), expected) <= _limit(expected)
+    except Exception:
+        # Whatever it is that the compiler lacks now, all forms are tried.
+        return None
+    return Optimized(form, known, images.shape) if usable else None
+
+
+def _trials(written: list[dict[str, Any]]) -> Iterator[Trial]:
+    """The trials in a file; none where it has others than it should."""
+    try:
+        found = [Trial(**one) for one in written]
+    except TypeError:
+        return
+    if any(isinstance(trial.seconds, float) for trial in found):
+        yield from found
+
+
+def _to_terminal(what: str) -> None:
+    if sys.stderr.isatty():
+        print(f"optimize_for_inference: {what}", file=sys.stderr, flush=True)
 
 
 class _Form:
