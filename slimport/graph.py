@@ -29,6 +29,7 @@ from typing import Any, Concatenate, Literal, ParamSpec
 from slimport.names import clean
 from slimport.nodes import (
     ACTIVATIONS,
+    FAN_OUT,
     HE,
     NORMALIZERS,
     VARIABLE_LEAVES,
@@ -53,6 +54,7 @@ P = ParamSpec("P")
 
 __all__ = [
     "ACTIVATIONS",
+    "FAN_OUT",
     "HE",
     "NORMALIZERS",
     "VARIABLE_LEAVES",
@@ -85,6 +87,7 @@ __all__ = [
     "features",
     "flatten",
     "fully_connected",
+    "l2_normalize",
     "max_pool2d",
     "mean",
     "multiply",
@@ -367,6 +370,7 @@ def conv2d(
     biases: bool | None = None,
     initializer: Initializer = XAVIER,
     biases_initializer: float = 0.0,
+    regularized: bool = True,
     groups: int = 1,
     collect: bool = False,
     scope: str,
@@ -375,12 +379,14 @@ def conv2d(
 
     Args:
       biases: whether there are some; None is slim's rule, that a normalizer takes their place.
-      initializer: of the kernel: `XAVIER`, `VARIANCE_SCALING`, `HE` or `("truncated_normal", standard deviation)`.
+      initializer: of the kernel: `XAVIER`, `VARIANCE_SCALING`, `FAN_OUT`, `HE` or `("truncated_normal", deviation)`.
       biases_initializer: what each of the biases is at the start.
+      regularized: whether training has a loss for the size of the kernel, slim's `weights_regularizer`.
       groups: of channels, each convolved by itself, as TensorFlow's op does where the kernel takes fewer than it gets.
       collect: whether the output is an end point, by the layer's scope (slim's `outputs_collections`).
     """
     special: dict[str, Any] = {} if groups == 1 else {"groups": groups}
+    special |= {} if regularized else {"regularized": False}
     return add_node(
         "conv2d",
         [inputs],
@@ -437,6 +443,7 @@ def separable_conv2d(
     normalizer: Normalizer = None,
     biases: bool | None = None,
     initializer: Initializer = XAVIER,
+    regularized: bool = True,
     collect: bool = False,
     scope: str,
 ) -> Tensor:
@@ -444,7 +451,11 @@ def separable_conv2d(
 
     Without the latter where `num_outputs` is None. Channel c of the former is of input c // `depth_multiplier`. Other
     arguments as of `conv2d`.
+
+    Args:
+      regularized: whether training has a loss for the size of the kernels, slim's `weights_regularizer`.
     """
+    special: dict[str, Any] = {} if regularized else {"regularized": False}
     return add_node(
         "separable_conv2d",
         [inputs],
@@ -461,6 +472,7 @@ def separable_conv2d(
         activation=activation,
         initializer=initializer,
         **_normalized(normalizer, biases),
+        **special,
     )
 
 
@@ -521,10 +533,14 @@ def fully_connected(
     normalizer: Normalizer = None,
     biases: bool | None = None,
     initializer: Initializer = XAVIER,
+    biases_initializer: float = 0.0,
+    regularized: bool = True,
     collect: bool = False,
     scope: str,
 ) -> Tensor:
     """`slim.fully_connected`, of the last axis of [batch, ..., channels]. Arguments as of `conv2d`."""
+    special: dict[str, Any] = {} if biases_initializer == 0 else {"biases_initializer": biases_initializer}
+    special |= {} if regularized else {"regularized": False}
     return add_node(
         "fully_connected",
         [inputs],
@@ -535,6 +551,7 @@ def fully_connected(
         activation=activation,
         initializer=initializer,
         **_normalized(normalizer, biases),
+        **special,
     )
 
 
@@ -611,14 +628,15 @@ def avg_pool2d(
     stride: int | Sides = 2,
     padding: Literal["SAME", "VALID"] = "VALID",
     *,
-    clipped: bool = False,
+    clipped: bool | Literal["square"] = False,
     collect: bool = False,
     scope: str,
 ) -> Tensor:
     """`slim.avg_pool2d`; what SAME pads is not averaged.
 
     Args:
-      clipped: whether the kernel shrinks to a map that is smaller (`_reduced_kernel_size_for_small_input` in slim).
+      clipped: whether the kernel shrinks to a map that is smaller (`_reduced_kernel_size_for_small_input` in slim); or
+        `square`, whether it is the map itself where that is square (`reduce_to_1x1` in slim's MobileNet v3).
     """
     if clipped and padding == "SAME":
         raise ValueError("a clipped average pool is VALID, as slim's are")
@@ -626,7 +644,8 @@ def avg_pool2d(
         "avg_pool2d",
         [inputs],
         scope,
-        stride=_pair(stride),
+        # What comes of a map that is pooled whole is none any more, as of `mean`.
+        stride=None if clipped else _pair(stride),
         collect=collect,
         kernel_size=_pair(kernel_size),
         strides=_pair(stride),
@@ -708,6 +727,11 @@ def flatten(
 def softmax(inputs: Tensor, *, scope: str | None) -> Tensor:
     """`slim.softmax`, over the channels."""
     return add_node("softmax", [inputs], scope)
+
+
+def l2_normalize(inputs: Tensor, epsilon: float = 1e-12, *, scope: str | None) -> Tensor:
+    """`tf.nn.l2_normalize`, over the channels; `epsilon` is the least sum of squares."""
+    return add_node("l2_normalize", [inputs], scope, epsilon=epsilon)
 
 
 def activation(inputs: Tensor, function: Activation, *, scope: str | None = None) -> Tensor:

@@ -18,8 +18,8 @@ _WINDOWS = ("conv2d", "separable_conv2d", "max_pool2d", "avg_pool2d")
 _COMMUTATIVE = ("add", "multiply")
 # What has no part in the result of an evaluation, or is compared by itself.
 _IGNORED = frozenset(
-    ("activation", "normalizer", "decay", "initializer", "biases_initializer", "clipped", "source", "source_scope")
-)
+    ("activation", "normalizer", "decay", "initializer", "biases_initializer", "regularized", "clipped", "source")
+) | {"source_scope"}
 _USUAL = {"statistics": "moving", "moving": True, "groups": 1, "rate": (1, 1)}
 
 

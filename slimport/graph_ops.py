@@ -21,7 +21,7 @@ Bound = Size | None
 
 FUNCTIONS: dict[str, int] = {
     **dict.fromkeys(("add", "subtract", "multiply", "divide", "maximum", "minimum", "power", "squared_difference"), 2),
-    **dict.fromkeys(("floor_divide", "floor_mod"), 2),
+    **dict.fromkeys(("floor_divide", "floor_mod", "divide_no_nan"), 2),
     **dict.fromkeys(("abs", "negative", "exp", "log", "log1p", "sqrt", "rsqrt", "square", "floor", "ceil", "round"), 1),
     **dict.fromkeys(("sign", "reciprocal", "sin", "cos", "erf"), 1),
     **dict.fromkeys(("greater", "greater_equal", "less", "less_equal", "equal", "not_equal"), 2),
@@ -234,6 +234,22 @@ def unstack(inputs: Tensor, number: int, axis: int = 0, *, rank: int, scope: str
     whole: list[tuple[Bound, Bound, int] | None] = [None] * where
     slices = ([*whole, (i, i + 1, 1)] for i in range(number))
     return [strided_slice(inputs, one, (where,), channels=channels, scope=scope) for one in slices]
+
+
+def convolve(
+    inputs: Tensor,
+    kernel: Tensor,
+    strides: Sides = (1, 1),
+    padding: Literal["SAME", "VALID"] = "SAME",
+    rate: Sides = (1, 1),
+    depthwise: bool = False,
+    *,
+    channels: int,
+    scope: str | None = None,
+) -> Tensor:
+    """`tf.nn.conv2d`, or `tf.nn.depthwise_conv2d`, by a kernel that is computed."""
+    given: dict[str, Any] = {"strides": strides, "padding": padding, "rate": rate, "depthwise": depthwise}
+    return add_node("convolve", [inputs, kernel], scope, channels=channels, stride=strides, **given)
 
 
 def matmul(

@@ -19,6 +19,8 @@ Activation = str | tuple[Any, ...]
 
 XAVIER: Initializer = ("xavier",)
 VARIANCE_SCALING: Initializer = ("variance_scaling",)
+FAN_OUT: Initializer = ("fan_out",)
+"""`VARIANCE_SCALING` by the number of outputs of an input: slim's `mode='FAN_OUT'`."""
 HE: Initializer = ("he",)
 """Normal numbers of variance 2 / n, n the number of inputs of an output: arXiv:1502.01852."""
 VARIABLE_LEAVES = (
@@ -87,6 +89,13 @@ class Node:
         """The name of the activation behind the layer, a key of `ACTIVATIONS`."""
         found: Activation | None = self.attributes.get("activation")
         return found if found is None or isinstance(found, str) else found[0]
+
+    def window(self, sides: Sides) -> Sides:
+        """The kernel of a pooling, over a map of these sides."""
+        height, width = self.attributes["kernel_size"]
+        if self.attributes["clipped"] == "square":
+            return sides if sides[0] == sides[1] else (height, width)
+        return (min(height, sides[0]), min(width, sides[1])) if self.attributes["clipped"] else (height, width)
 
     @property
     def activation_numbers(self) -> tuple[float, ...]:

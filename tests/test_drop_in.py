@@ -22,8 +22,22 @@ import slimport.pytorch
 from slimport import networks
 from slimport.pytorch import Network
 
-SIZES = {name: (64, 81) if isinstance(n, networks.ResNet) else (299, 299) for name, n in SMALL_NETWORKS.items()}
-SIZES["vgg"] = (28, 28)
+SIZES = {
+    name: (64, 81) if isinstance(network, networks.ResNet) else (network.default_image_size,) * 2
+    for name, network in SMALL_NETWORKS.items()
+}
+_PREDICTED = {"Logits", "Predictions"}
+# End points that are values within another scope of slim's, such as `Logits`; FaceNet's names lack the network's scope.
+WITHOUT_SCOPE = {
+    "inception_v1": {"AvgPool_0a_7x7"},
+    "inception_v2": {"AvgPool_1a", "PreLogits"},
+    "inception_v3": {"AvgPool_1a", "PreLogits"},
+    "inception_v4": {"global_pool", "PreLogitsFlatten"},
+    "inception_resnet_v1": set(SMALL_NETWORKS["inception_resnet_v1"].end_points("")) - {"embeddings", "Logits"},
+    "inception_resnet_v2": {"PreAuxLogits", "global_pool", "PreLogitsFlatten"},
+    "mobilenet_v1": {"AvgPool_1a"},
+    **{name: set(SMALL_NETWORKS[name].end_points("")) - _PREDICTED for name in ("mobilenet_v2", "mobilenet_v3")},
+}
 every_family = pytest.mark.parametrize("name", SMALL_NETWORKS)
 
 
@@ -99,8 +113,7 @@ def test_a_hook_on_a_scope_that_is_an_end_point_gives_that_end_point(name: str) 
         if path in modules:
             modules[path].register_forward_hook(lambda _, __, output, point=point: hooked.__setitem__(point, output))
     _, end_points = model.end_points(images)
-    # Slim has no scope for these three of Inception's: they are values within `Logits`.
-    assert end_points.keys() - hooked.keys() == ({"AvgPool_1a", "PreLogits"} if name == "inception_v3" else set())
+    assert end_points.keys() - hooked.keys() == WITHOUT_SCOPE.get(name, set())
     for point, value in hooked.items():
         assert torch.equal(value, end_points[point]), point
 
@@ -128,7 +141,10 @@ def test_a_replaced_block_runs_and_the_other_end_points_stay() -> None:
     assert model(images).shape == (2, 3)
 
 
-@every_family
+# Inception v3 speaks for those with its layers, which take longest.
+@pytest.mark.parametrize(
+    "name", [name for name in SMALL_NETWORKS if name == "inception_v3" or not name.startswith("inception")]
+)
 def test_models_compile_whole_trace_copy_and_pickle(name: str) -> None:
     model, images = ported(name)
     with torch.inference_mode():
@@ -195,7 +211,7 @@ def test_feature_info_is_what_the_end_points_are(name: str) -> None:
     for end_point, channels, stride in model.feature_info:
         value = end_points[end_point]
         assert value.shape[1] == channels
-        if stride is not None and name != "inception_v3":
+        if stride is not None and not name.startswith("inception"):
             # Inception's VALID layers take something off each side.
             assert value.shape[2:] == tuple(-(-side // stride) for side in images.shape[2:]) or "fc" in end_point
     assert model.forward_features(images).ndim == 4

@@ -40,6 +40,7 @@ from slimport.graph import (
     features,
     flatten,
     fully_connected,
+    l2_normalize,
     max_pool2d,
     mean,
     multiply,
@@ -394,6 +395,8 @@ def arithmetic(images: Tensor) -> Tensor:
         "dropped": dropout(nets[0], 0.3, scope="dropped"),
     }
     points["softmax"] = softmax(points["squeezed"], scope="softmax")
+    points["unit"] = l2_normalize(points["squeezed"], scope="unit")
+    points["unit_map"] = l2_normalize(nets[0], 0.5, scope="unit_map")
     with scope("part"):
         points["part"] = add(nets[0], nets[2])
     for name, net in points.items():

@@ -59,8 +59,8 @@ def test_output_strides_that_cannot_be_reached_are_refused(output_stride: int) -
 
 
 def test_an_unknown_family_is_refused() -> None:
-    with pytest.raises(ValueError, match="unknown network family 'nasnet'"):
-        networks.from_json({"family": "nasnet"})
+    with pytest.raises(ValueError, match="unknown network family 'densenet'"):
+        networks.from_json({"family": "densenet"})
 
 
 def test_a_description_that_lacks_something_is_refused() -> None:

@@ -208,11 +208,10 @@ class PyTorchTraining:
 
     def _slim(self, tensors: Mapping[str, Any]) -> dict[str, Array]:
         """By slim's names, of which the state dict as a whole decides."""
-        names = mapping.slim_names(self._model.state_dict())
-        return {
-            names[name]: mapping.slim_layout(names[name], tensor.detach().numpy().copy())
-            for name, tensor in tensors.items()
-        }
+        names, shapes = mapping.slim_names(self._model.state_dict()), self._model.graph.variables
+        arrays = {names[name]: tensor.detach().numpy().copy() for name, tensor in tensors.items()}
+        # PyTorch has the axes of a depthwise kernel together.
+        return {name: mapping.slim_layout(name, array).reshape(shapes[name]) for name, array in arrays.items()}
 
 
 def random_batches(

@@ -104,7 +104,10 @@ def graph_of(model: Any) -> Graph:
     for family in networks.FAMILIES.values():
         if "" not in family.scopes(shapes):
             continue
-        network = family.recognised(shapes)
+        try:
+            network = family.recognised(shapes)
+        except ValueError:
+            continue
         if network.variables() != shapes:
             continue
         # Only these decide on what end points there are, and all of them add some.

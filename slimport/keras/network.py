@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import keras
@@ -239,7 +239,8 @@ class Interpreter:
 
     def _make(self, layer: Any, name: str, **settings: Any) -> Any:
         made = layer(dtype=self.dtype, name=name, **settings)
-        self.named[id(made)] = made
+        named = made.identity if isinstance(made, _Computed) else made
+        self.named[id(named)] = named
         return made
 
     def _batch_norm(self, norm: Mapping[str, Any], name: str) -> Callable[[Any], Any]:
@@ -261,14 +262,24 @@ class Interpreter:
         return normalize
 
 
-def _computed(function: Callable[[Tensor], Tensor]) -> Callable[..., Callable[[Tensor], Tensor]]:
+class _Computed:
     """Stock operations, with numbers of the layers' dtype, and an `Identity` that has their name."""
 
-    def make(**settings: Any) -> Callable[[Tensor], Tensor]:
-        identity = layers.Identity(**settings)
-        return lambda net: identity(function(net))
+    def __init__(self, function: Callable[[Tensor], Tensor], **settings: Any) -> None:
+        self.function = function
+        self.identity = layers.Identity(**settings)
 
-    return make
+    def __call__(self, net: Tensor) -> Tensor:
+        return self.identity(self.function(net))
+
+
+def _computed(function: Callable[[Tensor], Tensor]) -> Callable[..., Callable[[Tensor], Tensor]]:
+    return partial(_Computed, function)
+
+
+def _squares(net: Tensor, least: float) -> Tensor:
+    """The sum of the channels' squares, but at least a number."""
+    return ops.maximum(ops.sum(ops.square(net), axis=-1, keepdims=True), least)
 
 
 _POOLS = {"max_pool2d": "MaxPool", "avg_pool2d": "AvgPool"}
@@ -295,10 +306,8 @@ def _layer(node: Node, inputs: Sequence[Tensor]) -> tuple[Any, dict[str, Any]]:
         pointwise = layers.SeparableConv2D, {"filters": node.channels, **settings}
         return pointwise if a["pointwise"] else (layers.DepthwiseConv2D, settings)
     if node.op in _POOLS:
-        sides = zip(a["kernel_size"], inputs[0].shape[1:3], strict=True)
         # TensorFlow too knows how far to shrink the kernel only where the size is known as the graph is built.
-        shrinks = a["clipped"] and None not in inputs[0].shape[1:3]
-        kernel_size = tuple(min(side, of) for side, of in sides) if shrinks else a["kernel_size"]
+        kernel_size = a["kernel_size"] if None in inputs[0].shape[1:3] else node.window(inputs[0].shape[1:3])
         layer = layers.MaxPooling2D if node.op == "max_pool2d" else layers.AveragePooling2D
         return layer, {"pool_size": kernel_size, **settings}
     of_op: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -312,6 +321,7 @@ def _layer(node: Node, inputs: Sequence[Tensor]) -> tuple[Any, dict[str, Any]]:
         "squeeze": (layers.Reshape, {"target_shape": (node.channels,)}),
         "flatten": (layers.Reshape, {"target_shape": (node.channels or -1,)}),
         "softmax": (layers.Softmax, {"axis": a.get("axis", -1)}),
+        "l2_normalize": (_computed(lambda net: net * ops.rsqrt(_squares(net, a["epsilon"]))), {}),
         "prelu": (layers.PReLU, {"shared_axes": _shared_axes(node, inputs)}),
         "instance_norm": (
             layers.GroupNormalization,

@@ -50,6 +50,7 @@ _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     **{name: getattr(ops, name) for name in ("floor", "ceil", "round", "sign", "reciprocal", "sin", "cos", "erf")},
     **{name: getattr(ops, name) for name in ("greater", "greater_equal", "less", "less_equal", "equal", "not_equal")},
     **{name: getattr(ops, name) for name in ("logical_and", "logical_or", "logical_not", "where", "floor_divide")},
+    "divide_no_nan": ops.divide_no_nan,
     "floor_mod": ops.mod,
     "squared_difference": lambda a, b: ops.square(ops.subtract(a, b)),
 }
@@ -113,6 +114,12 @@ def _sliced(node: Node, net: Tensor, axis: int, begin: int | None, end: int | No
 def _matmul(node: Node, a: Tensor, b: Tensor) -> Tensor:
     a = ops.swapaxes(a, -1, -2) if node.attributes["transpose_a"] else a
     return ops.matmul(a, ops.swapaxes(b, -1, -2) if node.attributes["transpose_b"] else b)
+
+
+def _convolve(node: Node, inputs: Tensor, kernel: Tensor) -> Tensor:
+    a = node.attributes
+    convolution = ops.depthwise_conv if a["depthwise"] else ops.conv
+    return convolution(inputs, kernel, a["strides"], a["padding"].lower(), dilation_rate=a["rate"])
 
 
 def _lrn(node: Node, inputs: Tensor) -> Tensor:
@@ -183,6 +190,7 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "gather": lambda node, net: ops.take(net, list(node.attributes["indices"]), axis=node.attributes["axis"]),
     "strided_slice": _strided_slice,
     "matmul": _matmul,
+    "convolve": _convolve,
     "log_softmax": lambda node, net: ops.log_softmax(net, axis=node.attributes["axis"]),
     "argmax": lambda node, net: ops.argmax(net, axis=node.attributes["axis"]),
     "lrn": _lrn,

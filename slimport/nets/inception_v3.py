@@ -19,11 +19,14 @@ import tensorflow.compat.v1 as tf
 import tf_slim as slim
 from tf_slim.nets import inception_v3 as tf_slims
 
+from slimport.nets.inception import arg_scope_of, normalized
+
 Tensor = Any
 JUDGE = tf_slims.__name__
 """Whose graph code this is: `slimport verify` names it."""
 
-arg_scope = inception_v3_arg_scope = tf_slims.inception_v3_arg_scope
+inception_v3_arg_scope = tf_slims.inception_v3_arg_scope
+arg_scope = arg_scope_of(inception_v3_arg_scope)
 inception_v3_base = tf_slims.inception_v3_base
 
 
@@ -164,20 +167,21 @@ def build(
     """The graph of a network description.
 
     Args:
-      network: has `num_classes`, `depth_multiplier`, `min_depth` and `create_aux_logits`.
+      network: has `num_classes`, `depth_multiplier`, `min_depth`, `batch_norm_scale` and `create_aux_logits`.
       inputs: [batch, height, width, channels].
       is_training, scope, global_pool, spatial_squeeze, dropout_keep_prob, reuse: as of `inception_v3`.
     """
-    return inception_v3(
-        inputs,
-        network.num_classes,
-        is_training=is_training,
-        dropout_keep_prob=dropout_keep_prob,
-        min_depth=network.min_depth,
-        depth_multiplier=network.depth_multiplier,
-        spatial_squeeze=spatial_squeeze,
-        reuse=reuse,
-        create_aux_logits=network.create_aux_logits,
-        scope=scope,
-        global_pool=global_pool,
-    )
+    with normalized(network):
+        return inception_v3(
+            inputs,
+            network.num_classes,
+            is_training=is_training,
+            dropout_keep_prob=dropout_keep_prob,
+            min_depth=network.min_depth,
+            depth_multiplier=network.depth_multiplier,
+            spatial_squeeze=spatial_squeeze,
+            reuse=reuse,
+            create_aux_logits=network.create_aux_logits,
+            scope=scope,
+            global_pool=global_pool,
+        )

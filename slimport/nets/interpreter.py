@@ -45,6 +45,7 @@ ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
 INITIALIZERS: dict[str, Callable[..., Any]] = {
     "xavier": slim.xavier_initializer,
     "variance_scaling": slim.variance_scaling_initializer,
+    "fan_out": partial(slim.variance_scaling_initializer, mode="FAN_OUT"),
     "he": partial(tf.variance_scaling_initializer, 2.0, distribution="untruncated_normal"),
     "truncated_normal": lambda deviation: tf.truncated_normal_initializer(stddev=deviation),
 }
@@ -136,6 +137,8 @@ def _with_kernel(layer: Callable[..., Tensor]) -> Callable[[Node, Tensor], Tenso
         has_biases, first_bias = given.pop("biases"), given.pop("biases_initializer", 0.0)
         initializer, *parameters = given.pop("initializer")
         num_outputs = node.channels if given.pop("pointwise", True) else None
+        if not given.pop("regularized", True):
+            given["weights_regularizer"] = None
         if "strides" in given:
             given["stride"] = given.pop("strides")
         if not isinstance(given.get("padding", "VALID"), str):
@@ -167,11 +170,26 @@ def _pool(layer: Callable[..., Tensor]) -> Callable[[Node, Tensor], Tensor]:
 
     def add(node: Node, net: Tensor) -> Tensor:
         kernel_size, size = node.attributes["kernel_size"], net.shape.as_list()[1:3]
-        if node.attributes["clipped"] and None not in size:
-            kernel_size = tuple(map(min, kernel_size, size))
+        if None not in size:
+            kernel_size = node.window(size)
         return layer(net, kernel_size, node.attributes["strides"], node.attributes["padding"], scope=node.scope)
 
     return add
+
+
+def lrn(net: Tensor, depth_radius: int, bias: float, alpha: float, beta: float, name: str | None = None) -> Tensor:
+    """`tf.nn.lrn` written out where its op has no kernel, in float64."""
+    if net.dtype.base_dtype != tf.float64:
+        return tf.nn.lrn(net, depth_radius, bias, alpha, beta, name)
+    padded = tf.pad(tf.square(net), [*[[0, 0]] * 3, [depth_radius, depth_radius]])
+    sums = tf.add_n([padded[..., i : i + net.shape[-1]] for i in range(2 * depth_radius + 1)])
+    return net / (bias + alpha * sums) ** beta
+
+
+def _sliced(node: Node, net: Tensor) -> Tensor:
+    slices = [slice(None) if one is None else slice(*one) for one in node.attributes["slices"]]
+    shrink = node.attributes["shrink"]
+    return net[tuple(one.start if axis in shrink else one for axis, one in enumerate(slices))]
 
 
 def _operation(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -205,6 +223,11 @@ _LAYERS: dict[str, Callable[..., Tensor]] = {
     # The size of the map may be known only when the graph is run.
     "flatten": _operation(lambda node, net: tf.ensure_shape(slim.flatten(net), [None, node.channels])),
     "softmax": lambda node, net: slim.softmax(net, scope=node.scope),
+    "l2_normalize": _operation(lambda node, net: tf.nn.l2_normalize(net, -1, node.attributes["epsilon"])),
     "activation": _operation(lambda _, net: net),
+    "lrn": _operation(lambda node, net: lrn(net, **node.attributes)),
+    # Of sizes that are numbers.
+    "pad": _operation(lambda node, net: tf.pad(net, node.attributes["paddings"])),
+    "strided_slice": _operation(_sliced),
 }
 """The layer of a node's op: from the node and its inputs to its output."""

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import importlib
 import sys
-from types import ModuleType
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import wraps
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -38,6 +41,31 @@ def module(name: str) -> ModuleType:
         contrib.training = training  # type: ignore[attr-defined]
         sys.modules.update({"tensorflow.contrib": contrib, "tensorflow.contrib.training": training})
     return importlib.import_module(f"nets.{name}")
+
+
+@contextmanager
+def with_depths(module: ModuleType, depths: Mapping[str, int]) -> Iterator[None]:
+    """Gives layers of a module's networks other depths than slim's, which are written into its code.
+
+    Args:
+      module: of `nets`, as it was returned by `module`.
+      depths: by the layers' scopes.
+    """
+    slim = module.slim
+
+    def layer(function: Any) -> Any:
+        @wraps(function)
+        def with_depth(inputs: Any, depth: int, *args: Any, scope: str, **settings: Any) -> Any:
+            return function(inputs, depths.get(scope, depth), *args, scope=scope, **settings)
+
+        return with_depth
+
+    changed = {name: layer(getattr(slim, name)) for name in ("conv2d", "fully_connected")}
+    module.slim = SimpleNamespace(**{**vars(slim), **changed})  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        module.slim = slim  # type: ignore[attr-defined]
 
 
 class HParams:

@@ -119,12 +119,13 @@ class Network(ABC):
         """
         inferred = cls.infer(shapes)
         named = cls.named().values() if inferred.name == cls.family else ()
-        for whole in (inferred, *(network.with_classes(inferred.num_classes) for network in named)):
-            trunk: T | None = whole.trunk(shapes)
-            # Depths are inferred, but those of a named network are its own.
-            if trunk and (whole is inferred or trunk.variables().items() <= shapes.items()):
-                return trunk
-        return inferred
+        trunks = (network.with_classes(inferred.num_classes).trunk(shapes) for network in named)
+        # Depths are inferred, but those of a named network are its own.
+        fitting = [trunk for trunk in trunks if trunk and trunk.variables().items() <= shapes.items()]
+        found = inferred.trunk(shapes) or inferred
+        present = sum(shapes.get(name) == shape for name, shape in found.variables().items())
+        # The variables of a deep network's first blocks are a part of those of a deeper one's.
+        return max((one for one in fitting if len(one.variables()) >= present), key=_size, default=found)
 
     def trunk(self: T, shapes: Mapping[str, Shape]) -> T | None:
         """The network up to the end point at which the layers end that have variables in `shapes`.
@@ -241,14 +242,18 @@ def infer_depth_multiplier(depths: Iterable[tuple[int, int]], min_depth: int) ->
       ValueError: no multiplier fits.
     """
     depths = list(depths)
-    min_depth = min([min_depth, *(found for _, found in depths)])
-    whole = [(nominal, found) for nominal, found in depths if found > min_depth]
-    low = max((found / nominal for nominal, found in whole), default=0.0)
-    for digits in range(10):
-        multiplier = math.ceil(round(low * 10**digits, 6)) / 10**digits or 10.0**-digits
-        if all(max(int(nominal * multiplier), min_depth) == found for nominal, found in depths):
-            return multiplier, min_depth
+    smallest = min((found for _, found in depths), default=min_depth)
+    for least in dict.fromkeys((min(min_depth, smallest), smallest)):
+        low = max((found / nominal for nominal, found in depths if found > least), default=0.0)
+        for digits in range(10):
+            multiplier = math.ceil(round(low * 10**digits, 6)) / 10**digits or 10.0**-digits
+            if all(max(int(nominal * multiplier), least) == found for nominal, found in depths):
+                return multiplier, least
     raise ValueError("its depths are not those of one depth multiplier")
+
+
+def _size(network: Network) -> int:
+    return len(network.variables())
 
 
 def _hashable(value: Any) -> Any:

@@ -32,6 +32,7 @@ class Layer(nn.Module):
         """Makes the layer's BatchNorm and activation its children, under the scopes that slim gives them."""
         self.initializer = node.attributes.get("initializer")
         self.biases_initializer = node.attributes.get("biases_initializer", 0.0)
+        self.regularized = node.attributes.get("regularized", True)
         if node.op not in NORMALIZERS and (norm := node.normalizer) is not None:
             self.add_module("BatchNorm", BatchNorm(node.channels, **norm))
         if node.activation:
@@ -282,7 +283,7 @@ class _Pool(Operation):
         self.kernel_size: Sides = node.attributes["kernel_size"]
         self.strides: Sides = node.attributes["strides"]
         self.same = node.attributes["padding"] == "SAME"
-        self.clipped: bool = node.attributes["clipped"]
+        self.clipped: bool | Literal["square"] = node.attributes["clipped"]
 
     def _pads(self, inputs: Tensor) -> list[tuple[Any, Any]]:
         sizes = zip(inputs.shape[2:], self.kernel_size, self.strides, strict=True)
@@ -308,7 +309,7 @@ class MaxPool2d(_Pool):
 
 
 class AvgPool2d(_Pool):
-    """`slim.avg_pool2d`: what SAME pads is not averaged; `clipped`, the kernel shrinks to a smaller map."""
+    """`slim.avg_pool2d`: what SAME pads is not averaged; `clipped`, the kernel depends on the map's size."""
 
     def _compute(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
         height: Any
@@ -320,8 +321,7 @@ class AvgPool2d(_Pool):
                 height, width = int(height), int(width)
             if not _is_number(height, width):
                 return self._clipped_to_symbols(inputs)
-            kernel_size = min(height, self.kernel_size[0]), min(width, self.kernel_size[1])
-            return F.avg_pool2d(inputs, kernel_size, self.strides)
+            return F.avg_pool2d(inputs, self.node.window((height, width)), self.strides)
         if self.same and self.strides == (1, 1) and all(side % 2 for side in self.kernel_size):
             # Alike on both sides at any size.
             pads = self.kernel_size[0] // 2, self.kernel_size[1] // 2
@@ -336,16 +336,23 @@ class AvgPool2d(_Pool):
 
     def _clipped_to_symbols(self, inputs: Tensor) -> Tensor:
         """The same in a program for any height and width: PyTorch's pooling takes a kernel of numbers alone."""
-        means = []
+        means: list[Tensor] = []
+        height, width = inputs.shape[2:]
+        low, high = torch.sym_min(height, width), torch.sym_max(height, width)  # type: ignore[no-untyped-call]
+        oblong = torch.sym_min(high - low, 1)  # type: ignore[no-untyped-call]
         for axis, kernel_size, stride in zip((2, 3), self.kernel_size, self.strides, strict=True):
             side = inputs.shape[axis]
             extent = torch.sym_min(side, kernel_size)  # type: ignore[no-untyped-call]
+            if self.clipped == "square":
+                extent = side + (kernel_size - side) * oblong
             starts = torch.arange(0, side - extent + 1, stride, device=inputs.device)[:, None]
             offsets = torch.arange(side, device=inputs.device)[None] - starts
             # In the dtype of the images that the program is given.
             ones = torch.ones_like(inputs.select(5 - axis, 0)[:1, :1])[0]
             means.append(torch.where((offsets >= 0) & (offsets < extent), ones, 0) / extent)
-        return torch.matmul(torch.matmul(means[0], inputs), means[1].T)
+        # Of a matrix product, the program would take only as many windows, one or more, as it was exported with.
+        net = (inputs[:, :, None] * means[0][:, :, None]).sum(3)
+        return (net[:, :, :, None] * means[1]).sum(4)
 
 
 class Mean(Operation):
@@ -384,6 +391,14 @@ class Softmax(Operation):
 
     def _compute(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
         return F.softmax(inputs, layout.axis_of(inputs, self.node.attributes.get("axis", -1)))
+
+
+class L2Normalize(Operation):
+    """To length 1, over the channels."""
+
+    def _compute(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
+        squares = inputs.square().sum(layout.axis_of(inputs, -1), keepdim=True)
+        return inputs * torch.rsqrt(squares.clamp(min=self.node.attributes["epsilon"]))
 
 
 class Dropout(Operation):
@@ -496,6 +511,7 @@ LAYERS: dict[str, Callable[..., nn.Module]] = {
     "squeeze": Squeeze,
     "flatten": Flatten,
     "softmax": Softmax,
+    "l2_normalize": L2Normalize,
     "activation": Activation,
 }
 """The layer of a node's op, made from the node and the channels of its inputs."""

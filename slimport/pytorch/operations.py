@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from slimport.graph import Node
 from slimport.pytorch import layout
-from slimport.pytorch.layers import Layer, Operation
+from slimport.pytorch.layers import Layer, Operation, same_padding
 from slimport.pytorch.layout import axis_of, from_tf, to_tf
 
 _DTYPES = {"int32": torch.int32, "int64": torch.int64, "bool": torch.bool}
@@ -134,6 +134,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "minimum": _of_tensors(torch.minimum),
     "power": lambda a, b: a**b,
     "squared_difference": lambda a, b: (a - b) * (a - b),
+    "divide_no_nan": _of_tensors(lambda a, b: torch.where(b == 0, 0.0, a / b)),
     "floor_divide": lambda a, b: a // b,
     "floor_mod": lambda a, b: a % b,
     "abs": torch.abs,
@@ -318,6 +319,24 @@ class MatMul(Operation):
         return from_tf(a @ (b.mT if self.node.attributes["transpose_b"] else b))
 
 
+class Convolve(Operation):
+    """`tf.nn.conv2d`, or `tf.nn.depthwise_conv2d`, by a kernel that is computed."""
+
+    def _compute(self, inputs: Tensor, kernel: Tensor) -> Tensor:  # type: ignore[override]
+        a = self.node.attributes
+        height, width, depth_in, depth = to_tf(kernel).shape
+        if a["depthwise"]:
+            weight = to_tf(kernel).permute(2, 3, 0, 1).reshape(depth_in * depth, 1, height, width)
+        else:
+            weight = to_tf(kernel).permute(3, 2, 0, 1)
+        groups = depth_in if a["depthwise"] else inputs.shape[1] // depth_in
+        if a["padding"] == "SAME":
+            sides = zip(inputs.shape[2:], (height, width), a["strides"], a["rate"], strict=True)
+            pads = [same_padding(*side) for side in sides]
+            inputs = F.pad(inputs, (*pads[1], *pads[0]))
+        return F.conv2d(inputs, weight, None, a["strides"], 0, a["rate"], groups)
+
+
 class LogSoftmax(Operation):
     """`tf.nn.log_softmax`."""
 
@@ -455,6 +474,7 @@ OPERATIONS: dict[str, Callable[..., nn.Module]] = {
     "gather": Gather,
     "strided_slice": StridedSlice,
     "matmul": MatMul,
+    "convolve": Convolve,
     "log_softmax": LogSoftmax,
     "argmax": ArgMax,
     "lrn": LocalResponseNorm,

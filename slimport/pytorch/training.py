@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from slimport.graph import HE, VARIANCE_SCALING, XAVIER, Initializer
+from slimport.graph import FAN_OUT, HE, VARIANCE_SCALING, XAVIER, Initializer
 from slimport.pytorch.layers import BatchNorm
 
 _KERNELS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -24,8 +24,9 @@ WEIGHT_DECAY = 1e-4
 
 
 def kernels(model: nn.Module) -> list[Tensor]:
-    """What slim regularizes: the weights of convolutions and fully connected layers."""
-    layers = [module for module in model.modules() if isinstance(module, _KERNELS)]
+    """What slim regularizes: the weights of fully connected layers and convolutions, not MobileNets' depthwise ones."""
+    modules = (module for module in model.modules() if isinstance(module, _KERNELS))
+    layers = [module for module in modules if getattr(module, "regularized", True)]
     return [kernel for layer in layers for kernel in layer.parameters(recurse=False) if kernel.ndim > 1]
 
 
@@ -113,5 +114,6 @@ def _initialize(layer: nn.Module, kernel: Tensor, generator: torch.Generator | N
     if initializer == HE:
         nn.init.normal_(kernel, std=math.sqrt(2 / fan_in), generator=generator)
         return
-    deviation = initializer[1] if len(initializer) > 1 else math.sqrt(1.3 * 2 / fan_in)
+    fan = fan_out if initializer == FAN_OUT else fan_in
+    deviation = initializer[1] if len(initializer) > 1 else math.sqrt(1.3 * 2 / fan)
     nn.init.trunc_normal_(kernel, std=deviation, a=-2 * deviation, b=2 * deviation, generator=generator)
