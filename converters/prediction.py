@@ -20,6 +20,7 @@ from converters.weights.selection import EVERYTHING, Selection
 from converters.weights.source import Source, open_source
 from converters.weights.user_graph import BESIDE, GraphOptions
 from slimport.labels import imagenet_labels, read_labels
+from slimport.networks import Network
 from slimport.preprocessing import PREPROCESSINGS, Preprocessing, sides
 
 _BATCH = 16
@@ -89,7 +90,7 @@ def predict(
       top: the number of classes for each image.
       labels: a file with the classes' names; None is ImageNet's, for a network of 1000 or 1001 classes.
       preprocessing: a name of `PREPROCESSINGS`; None is that of the network's ImageNet release.
-      size: height and width; None is 299x299 for inception and 224x224 for vgg, as the releases were evaluated.
+      size: height and width; None is that of the network's releases, or of another preprocessing.
       scope: the network's scope, if the source contains several networks.
       step: the checkpoint of a training run's directory; None is the newest.
       selection: the variables to use.
@@ -109,8 +110,7 @@ def predict(
         mode, num_classes = _takes_and_gives(opened)
         names = _names(num_classes, labels)
         chosen = _preprocessing(preprocessing or network.preprocessing)
-        own = chosen.name == network.preprocessing
-        height, width = size or sides(network.evaluation_size if own else chosen.default_size)
+        height, width = size or sides(_side(network, chosen))
         run = _runner(opened)
     found: list[Prediction] = []
     progress(0, len(paths))
@@ -128,6 +128,11 @@ def predict(
             found.append(Prediction(path, _guesses(row, names, top)))
         progress(len(found), len(paths))
     return Predictions(network.name, chosen.name, (height, width), tuple(found))
+
+
+def _side(network: Network, preprocessing: Preprocessing) -> int:
+    own = preprocessing.name == network.preprocessing
+    return network.evaluation_size if own else preprocessing.default_size
 
 
 def _preprocessing(name: str) -> Preprocessing:
