@@ -26,7 +26,7 @@ NEUTRAL = {"gamma": 1.0, "beta": 0.0, "biases": 0.0}
 
 
 _ALIKE = 1 / 3
-"""The share of a network's variables that makes it worth naming."""
+"""The share of a network's variables, and of those of layers under its scope, that makes it worth naming."""
 
 ASSUMED = (
     "assumed: slim's own epsilon, activations, padding, strides and rates, which variables do not say; --graph FILE "
@@ -128,7 +128,7 @@ class Recognition:
 class Resemblance:
     """The nearest known network.
 
-    alike: how many of its variables are present, by name.
+    alike: how many of its variables are present, by name, in layers whose kernels do not have other sides.
     different: the first difference.
     """
 
@@ -184,7 +184,7 @@ def choose(
             f"{source}: {len(chosen)} networks, under the scopes {_scopes(chosen)}: choose one with --scope"
         )
     for family, at in scopes(shapes):
-        if scope is None or at == scope.strip("/"):
+        if (scope is None or at == scope.strip("/")) and _mostly_of(shapes, family, at, scope or ""):
             _recognized(shapes, family, at, source)
     where = "" if scope is None else f" under scope {scope!r}"
     there = f"; there are networks under {_scopes(found)}" if found else ""
@@ -234,28 +234,38 @@ def networks(shapes: Mapping[str, Shape]) -> list[Recognition]:
 
 
 def nearest(shapes: Mapping[str, Shape]) -> Resemblance | None:
-    """The known network and scope with the most variables present by name; of equals, the smallest network.
+    """The known network and scope with the most variables present, as `Resemblance` counts them.
 
-    None if that is less than a third of its variables: names such as `conv1/weights` are in many networks.
+    Of equals, the smallest network.
+    None if that is no more than a third of its variables, or of those under its scope: names such as `conv1/weights`
+    are in many networks.
     """
     kept = (training_state.LAYERS, training_state.OTHER, training_state.HEAD)
     groups = training_state.grouped(shapes, shapes)
     shapes = {name: shapes[name] for group in kept for name in groups.get(group, ())}
     scopes_of: dict[str, list[str]] = {}
+    inside: Counter[str] = Counter()
     for name in shapes:
         parts = name.split("/", training_state.DEEPEST)
         for start in range(len(parts)):
-            scopes_of.setdefault("/".join(parts[start:]), []).append("/".join(parts[:start]))
+            scope = "/".join(parts[:start])
+            scopes_of.setdefault("/".join(parts[start:]), []).append(scope)
+            inside[scope] += 1
     best: tuple[int, float, Network, str] | None = None
     for network in NETWORKS.values():
         counts: dict[str, int] = {}
         variables = network.variables()
         for name in variables:
+            kernel = f"{name.rpartition('/')[0]}/weights"
+            sides = variables.get(kernel, ())[:-2]
             for scope in scopes_of.get(name, ()):
-                counts[scope] = counts.get(scope, 0) + 1
+                # `conv1` and `conv2` are in many networks, with kernels of other sides.
+                if not sides or shapes.get(scoped(scope, kernel), ())[:-2] in ((), sides):
+                    counts[scope] = counts.get(scope, 0) + 1
         for scope, count in counts.items():
             share = count / len(variables)
-            if share >= _ALIKE and (best is None or (count, share) > best[:2]):
+            enough = min(share, count / inside[scope]) > _ALIKE
+            if enough and (best is None or (count, share) > best[:2]):
                 best = count, share, network, scope
     if best is None:
         return None
@@ -283,8 +293,21 @@ def _recognized(
         network = FAMILIES[family].recognised(inside)
         network.variables()
     except ValueError as error:
-        raise InputError(f"{source}: a {family} under scope {scope!r}, but {error}") from error
+        title = FAMILIES[family].title
+        raise InputError(f"{source}: {title} under scope {scope!r} by its names, but {error}") from error
     return compared(network, shapes, scope, others)
+
+
+def _mostly_of(shapes: Mapping[str, Shape], family: str, scope: str, within: str) -> bool:
+    """Whether most layers within a scope have the names that a family's have under `scope`.
+
+    A few that are common, as `conv1` to `conv5` are, do not make a file one of a family that its shapes do not fit.
+    """
+    prefix, outer = scoped(scope, ""), scoped(within.strip("/"), "")
+    layers = training_state.grouped(shapes, [name for name in shapes if name.startswith(outer)])
+    names = {f"{prefix}{name}" for network in FAMILIES[family].named().values() for name in network.variables()}
+    found = layers.get(training_state.LAYERS, ())
+    return 2 * sum(name in names for name in found) >= len(found)
 
 
 def compared(network: Network, shapes: Mapping[str, Shape], scope: str = "", others: Iterable[str] = ()) -> Recognition:
@@ -329,8 +352,11 @@ def _left_out(name: str, shapes: Mapping[str, Shape]) -> str | None:
     beta with `center=False`; a layer has no biases with `biases_initializer=None`.
     """
     layer, _, leaf = name.rpartition("/")
-    rest = ("weights",) if leaf == "biases" else ("moving_mean", "moving_variance")
-    return leaf if leaf in NEUTRAL and all(f"{layer}/{other}" in shapes for other in rest) else None
+    if leaf == "biases":
+        there = any(f"{layer}/{weights}" in shapes for weights in ("weights", "pointwise_weights"))
+    else:
+        there = all(f"{layer}/{statistics}" in shapes for statistics in ("moving_mean", "moving_variance"))
+    return leaf if leaf in NEUTRAL and there else None
 
 
 def _same_kernel(shape: Shape, expected: Shape) -> bool:
