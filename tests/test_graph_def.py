@@ -7,7 +7,8 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from slimport import networks
 
 tf = user_graphs.tf
 import tf_slim as slim
+from google.protobuf import text_format  # type: ignore[import-untyped]
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 Tensor = Any
 NETWORKS: dict[str, tuple[networks.Network, int | None]] = {
@@ -75,6 +78,18 @@ def test_inception_v3_is_read_as_itself_and_in_less_than_a_second(tmp_path: Path
     assert time.process_time() - start < 1
     assert likeness(user, NETWORKS["inception_v3"][0], "inception_v3").differences == ()
     assert [name.split("/")[1] for name in user.outputs] == ["AuxLogits", "Predictions"]
+
+
+@pytest.mark.parametrize("form", ["frozen", "saved_model"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_of_slim_is_itself_in_every_form(name: str, form: str, tmp_path: Path) -> None:
+    user = read_network(write(slim_network(name), tmp_path, form).path)
+    assert likeness(user, NETWORKS[name][0], name).differences == ()
+
+
+def test_a_trained_inception_v3_is_itself(tmp_path: Path) -> None:
+    user = read_network(write(slim_network("inception_v3", is_training=True), tmp_path).path)
+    assert likeness(user, NETWORKS["inception_v3"][0], "inception_v3").differences == ()
 
 
 @pytest.mark.parametrize("form", ["meta", "frozen", "saved_model"])
@@ -139,6 +154,10 @@ class Model(tf.Module):
 model = Model()
 tf.saved_model.save(model, {str(tmp_path / "saved")!r}, signatures=model.__call__)
 images = np.random.default_rng(1).normal(size=(2, 12, 13, 3)).astype("float32")
+unsigned = tf.Module()
+unsigned.one, unsigned.two = tf.function(lambda x: tf.nn.relu(x)), tf.function(lambda x: tf.nn.relu(x) + 1)
+unsigned.one(images), unsigned.two(images)
+tf.saved_model.save(unsigned, {str(tmp_path / "unsigned")!r})
 found = model(images)
 np.savez({str(tmp_path / "truth.npz")!r}, images=images, **{{k: v.numpy() for k, v in found.items()}})
 """
@@ -155,9 +174,30 @@ np.savez({str(tmp_path / "truth.npz")!r}, images=images, **{{k: v.numpy() for k,
     found = user_graphs.outputs_of(model, user, {"images": truth["images"]})
     for name in user.outputs:
         assert user_graphs.relative(found[name], truth[name]) < 1e-6
+    # A node in a function can be an output, too.
+    assert list(read_network(tmp_path / "saved", outputs=["Relu"]).outputs) == ["Relu"]
+    with pytest.raises(InputError, match="a SavedModel without a signature"):
+        read_network(tmp_path / "unsigned")
 
 
 # Ends.
+
+
+def test_of_two_networks_that_share_everything_but_their_input_the_first_is_taken(tmp_path: Path) -> None:
+    def build() -> dict[str, Tensor]:
+        nets = {}
+        for side in ("left", "right"):
+            with tf.variable_scope("net", reuse=side == "right"):
+                net = slim.conv2d(tf.placeholder(tf.float32, (None, 9, 9, 3), side), 4, 3, scope="conv1")
+                kernel = tf.get_variable("dense/kernel", (4, 5), use_resource=False)
+                net = tf.tensordot(net, kernel, [[3], [0]])
+                nets[side] = tf.nn.bias_add(net, tf.get_variable("dense/bias", (5,), use_resource=False))
+        same = tf.placeholder(tf.float32, (None,), "same")
+        tf.losses.mean_squared_error(same, tf.reduce_sum(tf.square(nets["left"] - nets["right"]), [1, 2, 3]))
+        return {"net": nets["left"]}
+
+    user = assert_equal(write(build, tmp_path), (2,))
+    assert (list(user.inputs), list(user.outputs)) == (["net/left"], ["net/BiasAdd"])
 
 
 def test_a_training_graph_ends_before_its_loss(tmp_path: Path) -> None:
@@ -236,6 +276,72 @@ def test_an_input_behind_what_has_no_counterpart_is_found(tmp_path: Path) -> Non
     user = read_network(write(build, tmp_path).path)
     assert "the input is taken behind DecodeJpeg" in " ".join(user.notes)
     assert user.graph.nodes[0].attributes["shape"] == (None, None, None, 3)
+
+
+def test_an_input_behind_what_has_no_counterpart_has_the_shape_that_it_is_given_first(tmp_path: Path) -> None:
+    def build() -> dict[str, Tensor]:
+        sound, rate = tf.audio.decode_wav(tf.placeholder(tf.string, (), "wav"), 1, 16000)
+        spectrogram = tf.raw_ops.AudioSpectrogram(input=sound, window_size=480, stride=160)
+        features = tf.raw_ops.Mfcc(spectrogram=spectrogram, sample_rate=rate, dct_coefficient_count=10)
+        net = tf.reshape(tf.reshape(features, [-1, 98 * 10]), [-1, 98, 10, 1])
+        return {"net": slim.conv2d(net, 4, 3, scope="conv1")}
+
+    user = assert_equal(write(build, tmp_path), (2, 1))
+    assert "the input is taken behind Reshape: Mfcc (Mfcc) has no counterpart" in user.notes
+    assert user.graph.nodes[0].attributes["shape"] == (None, 980)
+
+
+def test_an_input_behind_a_map_of_each_element_has_the_shape_of_an_element(tmp_path: Path) -> None:
+    def build() -> dict[str, Tensor]:
+        images = tf.placeholder(tf.float32, (None, 32, 30, 3), "images")
+        net = tf.map_fn(tf.image.per_image_standardization, images)
+        return {"net": slim.conv2d(net, 4, 3, scope="conv1")}
+
+    with _first_control_flow():
+        written = write(build, tmp_path)
+    user = assert_equal(written, (2,))
+    assert user.graph.nodes[0].attributes["shape"] == (None, 32, 30, 3)
+    assert len([note for note in user.notes if "has no counterpart" in note]) == 1
+
+
+@contextmanager
+def _first_control_flow() -> Iterator[None]:
+    """Loops of Enter, Switch, Merge and Exit, as TensorFlow 1 wrote them."""
+    tf.disable_control_flow_v2()
+    try:
+        yield
+    finally:
+        tf.enable_control_flow_v2()
+
+
+@pytest.mark.parametrize("op", ["LoopCond", "While|StatelessWhile"])
+def test_a_loop_is_told_with_what_comes_before(op: str, tmp_path: Path) -> None:
+    def build() -> dict[str, Tensor]:
+        net = slim.conv2d(tf.placeholder(tf.float32, (None, 9, 9, 3), "images"), 4, 3, scope="conv1")
+        kernel = tf.get_variable("step/weights", (3, 3, 4, 4), use_resource=False)
+        limit = tf.placeholder(tf.int32, (), "steps")
+        body = lambda i, net: (i + 1, tf.nn.conv2d(net, kernel, 1, "SAME"))  # noqa: E731
+        _, net = tf.while_loop(lambda i, _: i < limit, body, (0, net))
+        return {"net": slim.conv2d(net, 4, 3, scope="conv2")}
+
+    with _first_control_flow() if op == "LoopCond" else nullcontext():
+        written = write(build, tmp_path)
+    with pytest.raises(InputError, match=rf"not supported: ({op}) \(a loop\), node .*--output conv1/Relu$") as error:
+        read_network(written.path)
+    assert_equal(written, (2,), outputs=[str(error.value).rpartition(" ")[2]])
+
+
+def test_random_numbers_within_are_told_with_all_that_comes_before(tmp_path: Path) -> None:
+    def build() -> dict[str, Tensor]:
+        net = slim.conv2d(tf.placeholder(tf.float32, (None, 9, 9, 3), "images"), 4, 3, scope="conv1")
+        mean = slim.conv2d(net, 4, 3, activation_fn=None, scope="mean")
+        deviation = tf.exp(slim.conv2d(net, 4, 3, activation_fn=None, scope="deviation"), name="exp")
+        return {"net": slim.conv2d(mean + deviation * tf.random_normal(tf.shape(mean)), 4, 3, scope="decoder")}
+
+    written = write(build, tmp_path)
+    with pytest.raises(InputError, match=r"RandomStandardNormal.*--output mean/BiasAdd,exp$") as error:
+        read_network(written.path)
+    assert_equal(written, (2,), outputs=str(error.value).rpartition(" ")[2].split(","))
 
 
 def test_what_is_not_supported_is_named_with_what_comes_before(tmp_path: Path) -> None:
@@ -328,6 +434,107 @@ def test_damaged_files_give_one_clear_line(form: str, tmp_path: Path) -> None:
             messages.append(str(error))
     assert len(messages) > 10
     assert not [message for message in messages if "\n" in message]
+
+
+@pytest.mark.parametrize("form", ["meta", "frozen", "saved_model"])
+def test_a_graph_as_text_is_the_same(form: str, tmp_path: Path) -> None:
+    written = write(slim_network("resnet_v1"), tmp_path, form)
+    path = written.path / "saved_model.pb" if form == "saved_model" else written.path
+    message = {"meta": tf.MetaGraphDef, "frozen": tf.GraphDef, "saved_model": SavedModel}[form]
+    text = tmp_path / "graph.pbtxt"
+    text.write_text(text_format.MessageToString(message.FromString(path.read_bytes())))
+    known, user = read_network(written.path), read_network(text)
+    assert (user.graph, user.inputs, user.outputs) == (known.graph, known.inputs, known.outputs)
+    for name, array in known.constants.items():
+        assert np.array_equal(user.constants[name], array)
+
+
+def test_the_text_format_is_read_in_all_its_spellings(tmp_path: Path) -> None:
+    (tmp_path / "graph.pbtxt").write_text(
+        """# a graph
+        node: < name: 'x' op: "Placeholder" attr { key: "dtype" value { type: 1 } }
+                attr { key: "shape" value: { shape { dim { size: -1 }; dim { size: 0x2 } } } } >
+        node { name: "w" op: "Const" attr { key: "value" value { tensor { dtype: DT_FLOAT
+          tensor_shape { dim { size: 2 } dim { size: 3 } } float_val: [1.5, -2e0, 3f], float_val: inf
+          tensor_content: "" } } } attr { key: "dtype" value { type: DT_FLOAT } } }
+        node { name: "net" op: "Mat" 'Mul' input: "x" input: "w" unknown { deep: [{a: 1}, {a: "\\101"}] } }
+        versions { producer: 24 }"""
+    )
+    user = read_network(tmp_path / "graph.pbtxt")
+    assert (list(user.inputs), list(user.outputs)) == (["x"], ["net"])
+    assert user.constants["w"].tolist() == [[1.5, -2, 3], [np.inf] * 3]
+
+
+def test_damaged_text_gives_one_clear_line(tmp_path: Path) -> None:
+    written = write(slim_network("vgg"), tmp_path)
+    whole = text_format.MessageToString(tf.MetaGraphDef.FromString(written.path.read_bytes()).graph_def)
+    rng, damaged = random.Random(0), tmp_path / "damaged.pbtxt"
+    messages = []
+    for _ in range(40):
+        text = list(whole[: rng.randrange(200, len(whole))] if rng.random() < 0.3 else whole)
+        for _ in range(rng.choice((1, 8, 40))):
+            text[rng.randrange(100, len(text))] = rng.choice('{}<>[]:"\\ x7\n\u00e4')
+        damaged.write_text("".join(text), encoding="utf-8")
+        try:
+            read_network(damaged)
+        except InputError as error:
+            messages.append(str(error))
+    assert len(messages) > 20
+    assert not [message for message in messages if "\n" in message]
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (b"PK\x03\x04", "a zip archive"),
+        (b"\x89HDF\r\n", "an HDF5 file"),
+        (b"version https://git-lfs.github", "git lfs"),
+    ],
+)
+def test_another_format_is_named(start: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "model.pb").write_bytes(start + bytes(100))
+    with pytest.raises(InputError, match=f"model.pb: not a TensorFlow graph: .*{words}"):
+        open_graph(tmp_path / "model.pb")
+
+
+def test_attributes_that_are_left_out_have_tensorflows_defaults(tmp_path: Path) -> None:
+    """Of float32: 0.2 is 0.20000000298."""
+
+    def build() -> dict[str, Tensor]:
+        return {"net": tf.nn.leaky_relu(slim.conv2d(tf.placeholder(tf.float32, (None, 9, 9, 3), "images"), 4, 3))}
+
+    path = write(build, tmp_path, "frozen").path
+    graph_def = tf.GraphDef.FromString(path.read_bytes())
+    for node in graph_def.node:
+        node.attr.pop("alpha", None)
+    path.write_bytes(graph_def.SerializeToString())
+    assert max(errors(read_network(path), {}, [2]).values()) <= LIMIT
+
+
+def test_tensorflows_first_batch_norm_is_one(tmp_path: Path) -> None:
+    """An op that TensorFlow no longer writes."""
+
+    def build() -> dict[str, Tensor]:
+        net = slim.conv2d(tf.placeholder(tf.float32, (None, 9, 9, 3), "images"), 4, 3, activation_fn=None)
+        names = ("mean", "variance", "beta", "gamma")
+        values = [tf.get_variable(f"norm/{name}", (4,), use_resource=False) for name in names]
+        net = tf.raw_ops.FusedBatchNorm(
+            x=net, scale=values[3], offset=values[2], mean=values[0], variance=values[1], is_training=False, name="norm"
+        )[0]
+        return {"net": tf.nn.relu(net)}
+
+    written = write(build, tmp_path)
+    meta = tf.MetaGraphDef.FromString(written.path.read_bytes())
+    node = next(node for node in meta.graph_def.node if node.op == "FusedBatchNorm")
+    node.op = "BatchNormWithGlobalNormalization"
+    data, gamma, beta, mean, variance = node.input
+    node.input[:] = [data, mean, variance, beta, gamma]
+    node.attr.clear()
+    node.attr["variance_epsilon"].f = 0.001
+    node.attr["scale_after_normalization"].b = True
+    written.path.write_bytes(meta.SerializeToString())
+    user = assert_equal(written, (2,))
+    assert [node.op for node in user.graph.nodes] == ["input", "conv2d", "batch_norm"]
 
 
 def test_what_is_no_graph_is_told(tmp_path: Path) -> None:

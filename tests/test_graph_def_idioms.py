@@ -34,6 +34,8 @@ WHERE_CONSTANTS_MATTER = (
     "separable_of_multiplier_8",
     "old_dropout_constant",
     "dropout_between_convolution_and_bias",
+    "simulated_quantization",
+    "computed_kernels",
     "channels_first",
     "several_heads",
 )
@@ -335,6 +337,17 @@ def statistics_behind_a_cond() -> Tensor:
     return tf.nn.batch_normalization(net, mean, variance, weights(4, name="beta"), None, 1e-3)
 
 
+@case
+def moments_of_a_computed_count() -> Tensor:
+    """As `tf.nn.moments` once was: sums over 1 over a number that is computed."""
+    net = scoped_conv(images(), 4, "conv1")
+    shape = tf.shape(net)
+    share = tf.math.reciprocal(1.0 * tf.cast(shape[1], tf.float32) * tf.cast(shape[2], tf.float32))
+    mean = tf.reduce_sum(net, [1, 2], keepdims=True) * share
+    variance = tf.reduce_sum(tf.square(net - mean), [1, 2], keepdims=True) * share
+    return (net - mean) * tf.rsqrt(variance + 1e-3) * weights(4, name="scale") + weights(4, name="offset")
+
+
 # Layers and layouts.
 
 
@@ -377,6 +390,16 @@ def _atrous(net: Tensor, kernel: Tensor, rate: int) -> Tensor:
     return tf.raw_ops.BatchToSpaceND(
         input=tf.nn.conv2d(net, kernel, [1, 1, 1, 1], "VALID"), block_shape=[rate, rate], crops=crops
     )
+
+
+@case
+def dilated_transposed_convolution() -> Tensor:
+    net = scoped_conv(images(), 4, "conv1")
+    shape = tf.shape(net)
+    size = tf.stack([shape[0], shape[1], shape[2], 5])
+    net = tf.nn.atrous_conv2d_transpose(net, weights(3, 4, 5, 4, name="up/weights"), size, 3, "SAME")
+    size = tf.stack([shape[0], shape[1] + 4, shape[2] + 4, 2])
+    return tf.nn.atrous_conv2d_transpose(net, weights(3, 3, 2, 5, name="to/weights"), size, 2, "VALID")
 
 
 @case
@@ -457,6 +480,26 @@ def squeeze_and_excite() -> Tensor:
 
 
 @case
+def division_by_what_may_be_zero() -> Tensor:
+    net = scoped_conv(images(), 4, "conv1")
+    largest = tf.reduce_max(tf.nn.relu(net - 100.0), [1, 2, 3], keepdims=True)
+    return tf.math.divide_no_nan(net, largest) + tf.math.divide_no_nan(net, tf.nn.relu(net))
+
+
+@case
+def whole_slices() -> Tensor:
+    net = scoped_conv(images(), 4, "conv1")
+    return net[..., 1:3] + net[:, :, :, ::2]
+
+
+@case
+def product_of_matrices_on_a_map() -> Tensor:
+    """A fully connected layer on the last axis of a map, with its bias behind a reshape."""
+    net = tf.tensordot(scoped_conv(images(), 4, "conv1"), weights(4, 6, name="dense/kernel"), [[3], [0]])
+    return tf.nn.relu(tf.nn.bias_add(net, weights(6, name="dense/bias")))
+
+
+@case
 def l2_normalized() -> Tensor:
     net = tf.reduce_mean(scoped_conv(images(), 8, "conv1"), [1, 2])
     return tf.nn.l2_normalize(net, 1, epsilon=1e-10)
@@ -469,6 +512,36 @@ def several_heads() -> dict[str, Tensor]:
     flat = tf.reshape(net, [-1, 4 * 4 * 8])
     age = tf.nn.sigmoid(tf.matmul(flat, weights(128, 1, name="age/w")) + weights(1, name="age/b"))
     return {"scores": scores, "boxes": scoped_conv(net, 6, "boxes"), "age": age}
+
+
+# Kernels that the graph computes, and quantization.
+
+
+@case
+def computed_kernels() -> Tensor:
+    """As with equalized learning rates."""
+    net = tf.nn.conv2d(images(), weights(3, 3, 3, 4, name="conv/weight") * 0.25, [1, 2, 2, 1], "SAME")
+    net = tf.nn.relu(tf.nn.bias_add(net, weights(4, name="conv/bias")))
+    net = tf.nn.depthwise_conv2d(
+        tf.pad(net, [[0, 0], [1, 0], [2, 1], [0, 0]]),
+        weights(3, 3, 4, 2, name="deep/weight") * 2.0,
+        [1, 1, 1, 1],
+        "VALID",
+    )
+    return tf.matmul(tf.reduce_mean(net, [1, 2]), tf.nn.l2_normalize(weights(8, 3, name="dense/weight"), 0))
+
+
+@case
+def simulated_quantization() -> Tensor:
+    quantized = tf.quantization.fake_quant_with_min_max_vars
+    net = tf.quantization.fake_quant_with_min_max_args(images(), -1.0, 0.75)
+    kernel = tf.quantization.fake_quant_with_min_max_vars_per_channel(
+        weights(3, 3, 3, 4, name="conv/weights"), tf.constant([-1.0, -0.5, -0.7, -2]), tf.constant([1.0, 1.5, 0.3, 1])
+    )
+    net = tf.nn.relu(tf.nn.conv2d(net, kernel, [1, 1, 1, 1], "SAME") + weights(4, name="conv/biases"))
+    net = tf.reduce_mean(quantized(net, tf.constant(0.0), tf.constant(2.7), narrow_range=True), [1, 2])
+    kernel = quantized(weights(4, 5, name="dense/weights"), tf.constant(-1.1), tf.constant(0.9))
+    return quantized(tf.matmul(net, kernel), tf.constant(-3.0), tf.constant(2.0))
 
 
 # Dropout.
@@ -536,6 +609,16 @@ def channels_first_map() -> Tensor:
     net = tf.nn.conv2d(net, weights(3, 3, 3, 4, name="conv1/w"), [1, 1, 1, 1], "SAME", data_format="NCHW")
     gate = tf.nn.sigmoid(tf.matmul(tf.reduce_mean(net, [2, 3]), weights(4, 4, name="gate")))
     return tf.nn.elu(net * tf.reshape(gate, [-1, 4, 1, 1]))
+
+
+def test_a_mean_that_is_a_sum_over_a_computed_count_is_known(tmp_path: Path) -> None:
+    user = read_network(written("moments_of_a_computed_count", tmp_path).path)
+    assert [node.op for node in user.graph.nodes] == ["input", "conv2d", "instance_norm"]
+
+
+def test_simulated_quantization_is_kept_and_told(tmp_path: Path) -> None:
+    user = read_network(written("simulated_quantization", tmp_path).path)
+    assert "the graph simulates quantization, which stays in the network" in user.notes
 
 
 @pytest.mark.parametrize("name", ["batch_in_placeholder_and_reshape", "batch_in_a_transposed_convolution"])

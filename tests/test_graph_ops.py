@@ -209,6 +209,26 @@ def attention_by_tf(tf: Any, x: Any, _: Any) -> Any:
     return tf.matmul(weights, pixels, transpose_a=True)
 
 
+def by_a_computed_kernel(depthwise: bool = False, **settings: Any) -> Case:
+    """A convolution by a kernel that is twice a variable."""
+    strides, rate, padding = (settings.get(key, usual) for key, usual in USUAL.items())
+
+    def word(net: Tensor) -> Tensor:
+        kernel = graph.scale(ops.variable((3, 2, 4, 2), scope="kernel"), 2.0)
+        return ops.convolve(net, kernel, strides, padding, rate, depthwise, channels=8 if depthwise else 2)
+
+    def judge(tf: Any, x: Any, weights: Mapping[str, Any]) -> Any:
+        kernel = 2 * weights["kernel/value"]
+        if depthwise:
+            return tf.nn.depthwise_conv2d(x, kernel, (1, *strides, 1), padding, dilations=rate)
+        return tf.nn.conv2d(x, kernel, (1, *strides, 1), padding, dilations=(1, *rate, 1))
+
+    return Case(word, judge)
+
+
+USUAL = {"strides": (1, 1), "rate": (1, 1), "padding": "SAME"}
+
+
 def dense(net: Tensor) -> Tensor:
     """Fully connected layers and BatchNorm of 4, 3 and 2 axes."""
     net = graph.fully_connected(net, 5, scope="map")
@@ -437,6 +457,7 @@ CASES: dict[str, Case] = {
             "divide": "divide",
             "minimum": "minimum",
             "power": "pow",
+            "divide_no_nan": "div_no_nan",
             "floor_divide": "floordiv",
             "floor_mod": "floormod",
         }.items()
@@ -447,6 +468,10 @@ CASES: dict[str, Case] = {
     "clip": activated(("clip", -0.25, 0.5), lambda tf, x: tf.clip_by_value(x, -0.25, 0.5)),
     "softsign": activated("softsign", lambda tf, x: tf.nn.softsign(x)),
     "hard_swish": activated(("hard_swish", 0.125), lambda tf, x: x * tf.nn.relu6(x + 3) * 0.125),
+    "convolve": by_a_computed_kernel(),
+    "convolve_strided": by_a_computed_kernel(strides=(2, 2)),
+    "convolve_dilated": by_a_computed_kernel(rate=(2, 2), padding="VALID"),
+    "convolve_depthwise": by_a_computed_kernel(depthwise=True, strides=(2, 2)),
     "resize": resized(size=(5, 13)),
     "resize_by_factors": resized(factor=(2, 3)),
     "resize_half_pixel": resized(size=(11, 4), half_pixel_centers=True),

@@ -22,18 +22,20 @@ _SUMMARY = re.compile(r".*Summary(V2)?|Assign.*|Assert|NoOp|Print|Save.*")
 _OF_LAYERS = (
     "BiasAdd", "BiasAddV1", "FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "Relu", "Relu6", "Elu", "Selu",
     "LeakyRelu", "Softplus", "Softsign", "Sigmoid", "Tanh", "Softmax", "LogSoftmax", "Squeeze", "Identity", "Switch",
-    "Merge", "BatchToSpaceND",
+    "Merge", "BatchToSpaceND", "FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxArgs",
+    "FakeQuantWithMinMaxVarsPerChannel", "BatchNormWithGlobalNormalization",
 )  # fmt: skip
 # What may belong to a network, where nothing but the network's own input goes into what comes behind it.
 _ARITHMETIC = (
-    "Add", "AddV2", "AddN", "Sub", "Mul", "RealDiv", "Div", "Maximum", "Minimum", "Abs", "Neg", "Square", "Sqrt",
-    "Rsqrt", "Exp", "Log", "Pow", "SquaredDifference", "Reshape", "Transpose", "ExpandDims", "ConcatV2", "Concat",
-    "Pack", "MaxPool", "AvgPool", "Pad", "PadV2", "MirrorPad", "ResizeBilinear", "ResizeNearestNeighbor",
+    "Add", "AddV2", "AddN", "Sub", "Mul", "RealDiv", "Div", "DivNoNan", "Maximum", "Minimum", "Abs", "Neg", "Square",
+    "Sqrt", "Rsqrt", "Exp", "Log", "Pow", "SquaredDifference", "Reshape", "Transpose", "ExpandDims", "ConcatV2",
+    "Concat", "Pack", "MaxPool", "AvgPool", "Pad", "PadV2", "MirrorPad", "ResizeBilinear", "ResizeNearestNeighbor",
     "DepthToSpace", "SpaceToDepth", "Slice", "StridedSlice", "Tile", "Split", "Unpack", "ReverseV2", "LRN",
     "IdentityN",
 )  # fmt: skip
 
 
+_BIASES = ("BiasAdd", "BiasAddV1")
 _AFFINE = ("Add", "AddV2", "Mul", "Sub")
 _SOFTMAXES = ("Softmax", "LogSoftmax")
 _ROUND = ("NextIteration", "RefNextIteration")
@@ -79,13 +81,14 @@ def find(file: GraphFile) -> Ends:
     nodes = file.graph.nodes
     order = _order(file)
     facts = _facts(file, order.steps)
-    names = list(facts.kernels)
     behind = 0
-    for index, name in enumerate(names):
+    for index, name in enumerate(facts.kernels):
         behind |= facts.layers[name] & ~(1 << index)
-    ends = [name for index, name in enumerate(names) if not behind >> index & 1]
+    last = {name for index, name in enumerate(facts.kernels) if not behind >> index & 1}
+    ends = [name for name in nodes if name in last]
     if not ends:
-        return Ends(tuple(_sinks(order.steps)))
+        # What is outside the functions of a SavedModel saves and restores it.
+        return Ends(() if file.kind == "saved_model" else tuple(_sinks(order.steps)))
     ends, notes = _one_of_each(ends, facts)
     ends, more = _one_network(ends, facts)
     followed = set(_followed(ends, order, facts))
@@ -181,6 +184,19 @@ def _root(file: GraphFile, name: str) -> str | None:
     return None
 
 
+def has_layers_in_loop(file: GraphFile, enter: str) -> bool:
+    """Whether arrays go into the loop that a node `Enter` begins: layers are within it."""
+    nodes = file.graph.nodes
+    frame = nodes[enter].get("frame_name") if enter in nodes else None
+    for node in nodes.values():
+        if node.op == "Enter" and node.get("is_constant") and node.get("frame_name") == frame:
+            root = _root(file, node.name)
+            array = nodes[root].get("value") if root is not None and nodes[root].op == "Const" else None
+            if root is not None and (array is None or (array.size > 1 and array.dtype.kind == "f")):
+                return True
+    return False
+
+
 def _one_of_each(ends: list[str], facts: _Facts) -> tuple[list[str], list[str]]:
     """Of copies of a network, which share their variables, the one that has fewest layers, or else the first."""
     best: dict[str, str] = {}
@@ -241,8 +257,8 @@ def _followed(ends: Sequence[str], order: _Order, facts: _Facts) -> list[str]:
         if any(facts.layers[name] & ~covered for name in others):
             continue
         belongs = node.op in _OF_LAYERS or (node.op in _AFFINE and _with_variable(taken, facts))
-        if node.op == "Reshape" and (node.name in before_softmax or from_region[0] in reshaped):
-            belongs = True
+        if node.op == "Reshape":
+            belongs = node.name in before_softmax or from_region[0] in reshaped or _before_bias(node, order, facts)
         plain = node.name not in foreign and not any(name in losses for name in from_region)
         if belongs or (plain and (node.op in _ARITHMETIC or _keeps_batch(node, order))):
             region[node.name] = None
@@ -255,6 +271,12 @@ def _followed(ends: Sequence[str], order: _Order, facts: _Facts) -> list[str]:
         if any(name in region or name in leading for name in users):
             leading.add(node.name)
     return [name for name in region if name not in leading]
+
+
+def _before_bias(node: NodeDef, order: _Order, facts: _Facts) -> bool:
+    """Whether a bias comes next: a layer on more than two axes is a product of matrices between two reshapes."""
+    users = order.users.get(node.name, ())
+    return any(step.node.op in (*_BIASES, *_AFFINE) and _with_variable(step.taken, facts) for step in users)
 
 
 def _behind(ends: Sequence[str], order: _Order) -> list[_Step]:

@@ -33,6 +33,7 @@ _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _CONDITIONS = ("If", "StatelessIf")
 _SWITCHES = ("Switch", "RefSwitch")
 _MERGES = ("Merge", "RefMerge")
+_ROUND = ("NextIteration", "RefNextIteration")
 _QUEUES = (
     "QueueDequeue",
     "QueueDequeueV2",
@@ -121,7 +122,8 @@ class Evaluator:
             else tuple(Size.of(Axis(self._count, axis)) if side is None else side for axis, side in enumerate(shape))
         )
         static = bool(inputs) and all(value.static for value in inputs)
-        return Value(op, tuple(inputs), attrs, sides, node.name, number=self._count, static=static)
+        doubtful = op == "unsupported" or any(value.doubtful for value in inputs)
+        return Value(op, tuple(inputs), attrs, sides, node.name, None, self._count, static, doubtful)
 
     def constant(self, data: Any, node: NodeDef) -> Value:
         """A value that is known."""
@@ -176,9 +178,15 @@ class Evaluator:
         Raises:
           InputError: there is none of this name, or the graph is too large, or damaged.
         """
-        key = self._find(self.root, name)
+        key = self._find(self._frame_of(name), name)
         self._run(key)
         return self.memo[key[:2]][key[2]]
+
+    def _frame_of(self, name: str) -> Frame:
+        """The function that has been called and has a node of this name, where the graph has none."""
+        node = name.partition(":")[0]
+        frames = [] if node in self.root.nodes else self.frames.values()
+        return next((frame for frame in frames if node in frame.nodes), self.root)
 
     def _run(self, key: Key) -> None:
         stack: list[tuple[Key, Generator[Key, Value, Results | Value]]] = []
@@ -227,7 +235,7 @@ class Evaluator:
         """Evaluates one node: yields the tensors that it needs, and is sent their values."""
         frame, name, index = key
         node = frame.nodes[name]
-        if frame is self.root and self._cut and f"{name}:{index}" in self._cut:
+        if self._cut and (frame is self.root or name not in self.root.nodes) and f"{name}:{index}" in self._cut:
             return self.cut(key, node)
         if node.op in _SWITCHES:
             return (yield from self._switch(frame, node))
@@ -256,12 +264,15 @@ class Evaluator:
             return handler(self, node, values)
         except UnknownSizeError:
             return self.unsupported(node, values)
+        except (WireError, ValueError, TypeError, IndexError) as error:
+            # A guess that was wrong is no damage.
+            if isinstance(error, InputError) or not any(value.doubtful for value in values):
+                raise
+            return self.unsupported(node, values)
 
     def unsupported(self, node: NodeDef, values: Sequence[Value]) -> Value:
         """The value of a node that has no counterpart; an error only where an output depends on it."""
-        # One image, with no batch yet.
-        image = (None, None, node.get("channels") or 3) if node.op.startswith("Decode") else None
-        value = self.new("unsupported", values, image, node, tf_op=node.op)
+        value = self.new("unsupported", values, _shape_of_source(node), node, tf_op=node.op)
         value.static = False
         return value
 
@@ -281,14 +292,17 @@ class Evaluator:
     def _switch(self, frame: Frame, node: NodeDef) -> Generator[Key, Value, Results | Value]:
         chosen = yield from self._condition(frame, node.data_inputs[1], node)
         if chosen is None:
-            return self.unsupported(node, ())
+            undecided = []
+            for text in node.data_inputs:
+                undecided.append((yield self._find(frame, text)))
+            return self.unsupported(node, undecided)
         data = yield self._find(frame, node.data_inputs[0])
         return (DEAD, data) if chosen else (data, DEAD)
 
     def _condition(self, frame: Frame, text: str, node: NodeDef) -> Generator[Key, Value, bool | None]:
         """The side that a condition takes; in doubt, one that the data do not decide is `is_training`."""
         value = yield self._find(frame, text)
-        chosen = self.decide(value, node)
+        chosen = None if _is_loop(value) else self.decide(value, node)
         self.decisions[frame, node.name] = chosen
         return chosen
 
@@ -302,10 +316,11 @@ class Evaluator:
         return False
 
     def _merge(self, frame: Frame, node: NodeDef) -> Generator[Key, Value, Results | Value]:
+        names = [text.partition(":")[0] for text in node.data_inputs]
+        if any(frame.nodes[name].op in _ROUND for name in names if name in frame.nodes):
+            # What goes round in a loop; the first input is what goes into it.
+            return self.unsupported(node, [(yield self._find(frame, node.data_inputs[0]))])
         for index, text in enumerate(node.data_inputs):
-            name = text.partition(":")[0]
-            if frame.nodes[name].op in ("NextIteration", "RefNextIteration") if name in frame.nodes else False:
-                return self.unsupported(node, ())
             value = yield self._find(frame, text)
             if value is not DEAD:
                 return value, self.constant(np.int32(index), node)
@@ -390,10 +405,24 @@ def canonical(name: str) -> str:
     return name if name.rpartition(":")[2].isdigit() and ":" in name else f"{name}:0"
 
 
+def _shape_of_source(node: NodeDef) -> Any:
+    """The shape of what is decoded, or gathered one by one; None where nothing is known."""
+    if node.op.startswith("Decode"):
+        # One image, with no batch yet.
+        return (None, None, node.get("channels") or 3)
+    element = node.get("element_shape") if node.op in ("TensorArrayGatherV3", "TensorListStack") else None
+    return (None, *element) if isinstance(element, tuple) else None
+
+
 def _declared(node: NodeDef, index: int) -> Any:
     """The shape that the graph's writer noted for an output, if any."""
     shapes = node.get("_output_shapes")
     return shapes[index] if isinstance(shapes, list) and index < len(shapes) else None
+
+
+def _is_loop(value: Value) -> bool:
+    """Whether a value is the condition of a loop."""
+    return value.op == "unsupported" and value.attrs["tf_op"] == "LoopCond"
 
 
 def _is_image(shape: Shape) -> bool:

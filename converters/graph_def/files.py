@@ -15,13 +15,20 @@ from converters.checkpoint.mapped import MappedFile
 from converters.checkpoint.messages import shown
 from converters.checkpoint.wire import WireError
 from converters.errors import CheckpointError, InputError
-from converters.graph_def import proto
+from converters.graph_def import proto, text
 from converters.graph_def.proto import GraphDef
 
 Kind = Literal["meta", "frozen", "saved_model"]
 _DEFAULT_SIGNATURES = ("serving_default", "predict", "default")
 _SERVE = "serve"
 _SAVES = ("SaveV2", "SaveSlices", "Save")
+_VARIABLES = ("Variable", "VariableV2", "VarHandleOp")
+_OTHERS = {
+    b"PK\x03\x04": "it is a zip archive, as PyTorch and Keras write them",
+    b"\x89HDF": "it is an HDF5 file, as Keras writes them",
+    b"version https://git-lfs": "it is a pointer of Git LFS: fetch the file itself with git lfs pull",
+}
+"""What files begin with that have a graph's suffix and are none."""
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 
@@ -115,7 +122,7 @@ def _variable_of(
         node = nodes.get(name)
         if node is None:
             return None
-        if node.op in ("Variable", "VariableV2", "VarHandleOp"):
+        if node.op in _VARIABLES:
             shared: bytes = node.get("shared_name", b"") if node.op == "VarHandleOp" else b""
             return shared.decode(errors="replace") or node.name
         if not node.data_inputs:
@@ -128,7 +135,8 @@ def open_graph(path: str | Path) -> GraphFile:
     """Reads a graph's file; of its nodes, only the names, ops and inputs are parsed.
 
     Args:
-      path: a `.meta`, a `.pb` with a frozen graph or a SavedModel, or the folder of a SavedModel.
+      path: a `.meta`, a `.pb` with a frozen graph or a SavedModel, one of these as text (`.pbtxt`), or the folder of a
+        SavedModel.
 
     Raises:
       InputError: it cannot be read, or is no TensorFlow graph.
@@ -140,6 +148,12 @@ def open_graph(path: str | Path) -> GraphFile:
     try:
         if not len(view):
             raise WireError("it is empty")
+        if text.is_text(view):
+            kind, view = text.encoded(view)
+            read = {"GraphDef": _frozen, "MetaGraphDef": _meta_graph, "SavedModel": _saved_model}
+            return read[kind](file, view)
+        if (other := _other_format(view)) is not None:
+            raise InputError(f"{where}: not a TensorFlow graph: {other}")
         if view[0] == 0x08:
             return _saved_model(file, view)
         if file.suffix == ".meta":
@@ -151,15 +165,26 @@ def open_graph(path: str | Path) -> GraphFile:
 
 def _frozen_or_meta(path: Path, view: memoryview) -> GraphFile:
     try:
-        graph = proto.graph_def(view)
-        if not graph.nodes:
-            raise WireError("it has no nodes")
-        return GraphFile(path, "frozen", graph)
+        return _frozen(path, view)
     except WireError as frozen:
         try:
             return _meta_graph(path, view)
         except WireError:
             raise frozen from None
+
+
+def _frozen(path: Path, view: memoryview) -> GraphFile:
+    """A GraphDef: one with variables has its weights elsewhere, as a `.meta` has."""
+    graph = proto.graph_def(view)
+    if not graph.nodes:
+        raise WireError("it has no nodes")
+    trained = any(node.op in _VARIABLES for node in graph.nodes.values())
+    return GraphFile(path, "meta" if trained else "frozen", graph)
+
+
+def _other_format(view: memoryview) -> str | None:
+    """What a file is that has a graph's suffix and is none."""
+    return next((words for start, words in _OTHERS.items() if bytes(view[: len(start)]) == start), None)
 
 
 def _meta_graph(path: Path, view: memoryview) -> GraphFile:

@@ -111,7 +111,7 @@ class _Builder(Evaluator):
 
     def _process(self, key: Key) -> Any:
         frame, name, index = key
-        if frame is self.root and f"{name}:{index}" in self._inputs:
+        if (frame is self.root or name not in self.root.nodes) and f"{name}:{index}" in self._inputs:
             return (yield from self._input(key, frame.nodes[name]))
         return (yield from super()._process(key))
 
@@ -142,12 +142,7 @@ class _Builder(Evaluator):
             return self._made(node, self._variable(found))
         if found is not None and found.number in self.context.averages and found.node == node.name:
             average = self._variable(self.context.averages[found.number])
-            return self._made(
-                node,
-                average
-                if not node.get("keep_dims")
-                else self.tf.reshape(average, [1] * (tensors[0].shape.rank - 1 if tensors[0].shape.rank else 3) + [-1]),
-            )
+            return self._made(node, self.tf.reshape(average, [1] * ((found.rank or 1) - 1) + [-1]))
         if found is not None and found.op == "dropout" and found.node == node.name:
             data = tensors[found.attrs["operand"]]
             return self._made(node, data if found.attrs["scaled"] is None else data.op.inputs[found.attrs["scaled"]])
@@ -160,6 +155,8 @@ class _Builder(Evaluator):
             tensors = self._with_free_batch(node, tensors)
         if node.op in _NORMS:
             return self._normalized(node, tensors, found)
+        if node.op == "BatchNormWithGlobalNormalization":
+            return self._made(node, self._globally_normalized(node, tensors))
         special = getattr(self, f"_in_float64_{node.op.lower()}", None) if self.dtype == self.tf.float64 else None
         if special is not None:
             return self._made(node, special(node, tensors))
@@ -242,6 +239,32 @@ class _Builder(Evaluator):
         net = (data - mean) * tf.rsqrt(variance + epsilon) * gamma + beta
         net = tf.transpose(net, (0, 3, 1, 2)) if first else net
         return tuple(self._made(node, net) for _ in range(6))
+
+    def _globally_normalized(self, node: NodeDef, tensors: Sequence[Any]) -> Any:
+        """An op that TensorFlow no longer has, by the function that took its place."""
+        data, mean, variance, beta, gamma = tensors
+        epsilon = self.tf.constant(np.float32(node.get("variance_epsilon", 0)), self.dtype)
+        scale = gamma if node.get("scale_after_normalization") else None
+        return self.tf.nn.batch_normalization(data, mean, variance, beta, scale, epsilon)
+
+    def _in_float64_fakequantwithminmaxargs(self, node: NodeDef, tensors: Sequence[Any]) -> Any:
+        ends = [
+            self.tf.constant(np.float32(node.get(name, end)), self.dtype) for name, end in (("min", -6), ("max", 6))
+        ]
+        return self._in_float64_fakequantwithminmaxvars(node, [*tensors, *ends])
+
+    def _in_float64_fakequantwithminmaxvarsperchannel(self, node: NodeDef, tensors: Sequence[Any]) -> Any:
+        return self._in_float64_fakequantwithminmaxvars(node, tensors)
+
+    def _in_float64_fakequantwithminmaxvars(self, node: NodeDef, tensors: Sequence[Any]) -> Any:
+        tf = self.tf
+        data, low, high = tensors
+        first, last = int(node.get("narrow_range", False)), 2 ** node.get("num_bits", 8) - 1
+        step = (high - low) / (last - first)
+        zero = tf.clip_by_value(tf.floor(first - low / step + 0.5), first, last)
+        lowest, highest = (first - zero) * step, (last - zero) * step
+        net = tf.minimum(tf.maximum(data, lowest), highest) - lowest
+        return tf.floor(net * (1 / step) + 0.5) * step + lowest
 
     def _in_float64_lrn(self, node: NodeDef, tensors: Sequence[Any]) -> Any:
         tf = self.tf

@@ -25,6 +25,8 @@ from slimport import graph as slim
 from slimport.graph import Graph, Input, Source
 from slimport.networks.graph_network import GraphNetwork
 
+_WEIGHTED = (*KERNELS, "matmul")
+_IN_LOOPS = ("Merge", "RefMerge", "Switch", "RefSwitch", "LoopCond", "Enter", "RefEnter")
 _BEFORE_LAYERS = ("subtract", "multiply", "divide", "add", "resize", "reverse", "cast")
 
 
@@ -148,7 +150,7 @@ def _read(file: GraphFile, mode: Mode, inputs: Sequence[str], outputs: Sequence[
     values = {name: _channels_last(value) for name, value in values.items()}
     lacking = _cut_front(context, list(values.values()))
     if lacking:
-        raise unsupported(context, lacking)
+        raise unsupported(context, lacking, list(values.values()))
     given = _inputs(values.values())
     if not given:
         raise InputError(f"{shown(str(file.path))}: its outputs depend on no input: {', '.join(map(shown, tensors))}")
@@ -158,10 +160,19 @@ def _read(file: GraphFile, mode: Mode, inputs: Sequence[str], outputs: Sequence[
 def _outputs(file: GraphFile, outputs: Sequence[str], context: Evaluator) -> dict[str, str]:
     """The outputs' tensors by their names."""
     if outputs:
+        if file.signature is not None and any(name.partition(":")[0] not in file.graph.nodes for name in outputs):
+            # A node of a function is found once it is called.
+            for tensor in file.signature.outputs.values():
+                context.tensor(tensor)
         return {_short(name): canonical(name) for name in outputs}
     if file.signature is not None and file.signature.outputs:
         return dict(sorted(file.signature.outputs.items()))
     found = ends.find(file)
+    if not found.outputs and file.kind == "saved_model":
+        raise InputError(
+            f"{shown(str(file.path))}: a SavedModel without a signature, whose functions only a program can call: save"
+            f" it again with one (tf.saved_model.save(model, folder, signatures=...))"
+        )
     if not found.outputs:
         raise InputError(f"{shown(str(file.path))}: no layers in it: choose its end with --output")
     context.notes.update(dict.fromkeys(found.notes))
@@ -192,17 +203,64 @@ def _lacking(values: Sequence[Value]) -> list[Value]:
 
 def _cut_front(context: Evaluator, values: Sequence[Value]) -> list[Value]:
     """Makes inputs of what is not supported before the first layer; gives what is not supported behind it."""
-    behind: list[Value] = []
-    for value in _lacking(values):
-        before = _reachable(value.inputs)
-        if any(other.op in KERNELS for other in before) or value.op == "random":
-            behind.append(value)
+    while True:
+        # The last one first: what leads to it alone is then no part of the network.
+        lacking = _lacking(values)
+        value = next((value for value in reversed(lacking) if _is_source(context.file, value)), None)
+        if value is None:
+            return lacking
+        source = _reshaped(value, values)
+        found = f"{value.node} ({value.attrs.get('tf_op', value.op)})"
+        if source is value:
+            context.notes[f"the input is taken behind {found}, which has no counterpart"] = None
+        else:
+            context.notes[f"the input is taken behind {source.node}: {found} has no counterpart"] = None
+        source.op, source.inputs, source.static = "input", (), False
+        source.attrs["behind"] = True
+
+
+def _is_source(file: GraphFile, value: Value) -> bool:
+    """Whether nothing but data and plain numbers goes into a value, so that the network can begin behind it."""
+    before = _reachable([value])
+    if any(other.op in _WEIGHTED or other.attrs.get("tf_op") in ends.LAYERS for other in before):
+        return False
+    if _is_in_loop(value):
+        return False
+    entered = [other.node for other in before if other.attrs.get("tf_op") == "Enter"]
+    if any(ends.has_layers_in_loop(file, node) for node in entered):
+        return False
+    data = bool(entered) or any(other.op == "input" or _is_origin(other) for other in before)
+    return data and not any(other.op in ("variable", "random") for other in before)
+
+
+def _is_origin(value: Value) -> bool:
+    """Whether a value without a counterpart is made of nothing, as what is read from a file is."""
+    return value.op == "unsupported" and not value.inputs
+
+
+def _is_in_loop(value: Value) -> bool:
+    """Whether a value goes round in a loop; what comes out of one does not."""
+    pending, seen = [value], set()
+    while pending:
+        value = pending.pop()
+        if value.number in seen or value.attrs.get("tf_op") in ("Exit", "RefExit"):
             continue
-        op = value.attrs.get("tf_op", value.op)
-        context.notes[f"the input is taken behind {value.node} ({op}), which has no counterpart"] = None
-        value.op, value.inputs, value.static = "input", (), False
-        value.attrs["behind"] = True
-    return behind if behind else _lacking(values)
+        seen.add(value.number)
+        if value.op == "unsupported" and value.attrs["tf_op"] in _IN_LOOPS:
+            return True
+        pending.extend(value.inputs)
+    return False
+
+
+def _reshaped(value: Value, values: Sequence[Value]) -> Value:
+    """What a value of unknown shape is made into before anything else, where that has a known one."""
+    reached = value
+    while reached.shape is None or any(isinstance(side, Size) for side in reached.shape[1:]):
+        users = [other for other in _reachable(values) if reached in other.inputs]
+        if len(users) != 1 or users[0].op not in ("reshape", "expand_dims", "squeeze", "cast"):
+            return value
+        reached = users[0]
+    return reached
 
 
 def _channels_last(value: Value) -> Value:

@@ -117,7 +117,8 @@ def _placeholder_with_default(context: Evaluator, node: NodeDef, inputs: list[Va
     "ReadVariableOp", "Enter", "DebugGradientIdentity",
 )  # fmt: skip
 def _identity(context: Evaluator, node: NodeDef, inputs: list[Value]) -> Value:
-    return context.unsupported(node, inputs) if node.op == "Enter" else inputs[0]
+    # What goes into a loop and is the same in each round is what it is outside.
+    return context.unsupported(node, inputs) if node.op == "Enter" and not node.get("is_constant") else inputs[0]
 
 
 @handles("IdentityN")
@@ -189,17 +190,14 @@ def elementwise(
     context: Evaluator, node: NodeDef, inputs: list[Value], function: str, numbers: tuple[float, ...] = ()
 ) -> Value:
     """A function of each element, its inputs broadcast."""
-    if _foldable(inputs):
-        with np.errstate(all="ignore"):
-            return context.constant(
-                np.asarray(COMPUTE[function](*(_as_numbers(_array(v)) for v in inputs), *numbers)), node
-            )
+    if _foldable(inputs) and not (function == "reciprocal" and _is_size(inputs[0])):
+        return _folded(context, node, inputs, function, numbers)
     inputs = _without_fills(context, inputs, node)
     for value in inputs:
         if value.op == "unsupported" and value.shape is None:
             break
-    if (dropped := _dropout(context, node, inputs, function)) is not None:
-        return dropped
+    if (made := _dropout(context, node, inputs, function) or _mean_of_sum(context, node, inputs, function)) is not None:
+        return made
     if (same := _neutral(inputs, function)) is not None:
         return same
     permutation = next((v.attrs["permutation"] for v in inputs if v.op == "transpose" and not v.static), None)
@@ -215,6 +213,24 @@ def elementwise(
     open_rank = any(shape is None for shape in shapes)
     shape = None if open_rank else _broadcast([shape for shape in shapes if shape is not None] or [()])
     return context.new("elementwise", inputs, shape, node, function=function, numbers=numbers)
+
+
+def _folded(
+    context: Evaluator, node: NodeDef, inputs: Sequence[Value], function: str, numbers: tuple[float, ...]
+) -> Value:
+    """A function of numbers, or of sizes.
+
+    Raises:
+      UnknownSizeError: no size is such a function of others.
+    """
+    arrays = [_as_numbers(_array(value)) for value in inputs]
+    try:
+        with np.errstate(all="ignore"):
+            return context.constant(np.asarray(COMPUTE[function](*arrays, *numbers)), node)
+    except TypeError:
+        if not any(array.dtype == object for array in arrays):
+            raise
+    raise UnknownSizeError(f"{function} of a size")
 
 
 def _of_rank(context: Evaluator, node: NodeDef, value: Value, rank: int) -> Value:
@@ -263,6 +279,23 @@ def _dropout(context: Evaluator, node: NodeDef, inputs: Sequence[Value], functio
             data, scaled = other, 1
     where = {"operand": operand, "scaled": scaled}
     return context.new("dropout", (data,), data.shape, node, keep_prob=keep if 0 < keep <= 1 else 0.5, **where)
+
+
+def _is_size(value: Value) -> bool:
+    return value.data is not None and value.data.size == 1 and isinstance(value.data.item(), Size)
+
+
+def _mean_of_sum(context: Evaluator, node: NodeDef, inputs: Sequence[Value], function: str) -> Value | None:
+    """A sum times 1 over the number of elements, which only a run tells: the mean, as `tf.nn.moments` once took it."""
+    if function != "multiply" or len(inputs) != 2:
+        return None
+    for total, share in (inputs, inputs[::-1]):
+        if total.op != "reduce" or total.attrs["function"] != "sum" or share.attrs.get("function") != "reciprocal":
+            continue
+        data, axes = total.inputs[0], total.attrs["axes"]
+        if _is_size(share.inputs[0]) and _array(share.inputs[0]).item() == product([_shape(data)[at] for at in axes]):
+            return _reduced(context, node, data, list(axes), total.attrs["keep_dims"], "mean")
+    return None
 
 
 def _is_setting(value: Value) -> bool:
@@ -315,7 +348,8 @@ def _register_functions() -> None:
     for op, (function, _) in FUNCTIONS.items():
 
         def handler(context: Evaluator, node: NodeDef, inputs: list[Value], function: str = function) -> Value:
-            numbers = (float(node.get("alpha", 0.2)),) if function == "leaky_relu" else ()
+            # Defaults are float32's, as the attributes are.
+            numbers = (float(node.get("alpha", np.float32(0.2))),) if function == "leaky_relu" else ()
             if node.op == "Select" and inputs[0].rank == 1 and inputs[1].rank not in (1, None):
                 return context.unsupported(node, inputs)
             return elementwise(context, node, inputs, function, numbers)
@@ -335,6 +369,28 @@ def _bias_add(context: Evaluator, node: NodeDef, inputs: list[Value]) -> Value:
         base = transpose(context, node, data, NHWC)
         return transpose(context, node, elementwise(context, node, [base, bias], "add"), NCHW)
     return elementwise(context, node, [data, bias], "add")
+
+
+@handles("FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel", "FakeQuantWithMinMaxArgs")
+def _fake_quant(context: Evaluator, node: NodeDef, inputs: list[Value]) -> Value:
+    """Numbers rounded to the steps of a quantization: the formula of fake_quant_ops_functor.h, whose steps have a 0."""
+
+    def compute(function: str, *values: Value | float) -> Value:
+        given = [context.constant(np.float64(v), node) if isinstance(v, int | float) else v for v in values]
+        return elementwise(context, node, given, function)
+
+    data = inputs[0]
+    ends = [context.constant(np.float32(node.get(name, default)), node) for name, default in (("min", -6), ("max", 6))]
+    low, high = inputs[1:] or ends
+    first, last = int(node.get("narrow_range", False)), 2 ** node.get("num_bits", 8) - 1
+    step = compute("divide", compute("subtract", high, low), last - first)
+    zero = compute("floor", compute("add", compute("subtract", float(first), compute("divide", low, step)), 0.5))
+    zero = compute("minimum", compute("maximum", zero, float(first)), float(last))
+    lowest, highest = (compute("multiply", compute("subtract", float(end), zero), step) for end in (first, last))
+    net = compute("subtract", compute("minimum", compute("maximum", data, lowest), highest), lowest)
+    net = compute("floor", compute("add", compute("multiply", net, compute("reciprocal", step)), 0.5))
+    context.notes["the graph simulates quantization, which stays in the network"] = None
+    return compute("add", compute("multiply", net, step), lowest)
 
 
 # Layers.
@@ -460,13 +516,22 @@ def _batch_to_space(context: Evaluator, node: NodeDef, inputs: list[Value]) -> V
     block = _numbers(inputs[1]) if node.op == "BatchToSpaceND" else [node.get("block_size")] * 2
     crops = _array(inputs[-1]).tolist()
     spread = net.inputs[0] if net.inputs else net
-    fits = net.op in ("conv2d", "depthwise") and spread.op == "space_to_batch" and spread.attrs["block"] == block
+    fits = (
+        net.op in ("conv2d", "depthwise", "conv2d_transpose")
+        and spread.op == "space_to_batch"
+        and spread.attrs["block"] == block
+    )
     if not fits or len(block) != 2 or net.attrs["strides"] != (1, 1) or net.attrs["padding"] != "VALID":
         return context.unsupported(node, inputs)
     pads = [(pad[0] - crop[0], pad[1] - crop[1]) for pad, crop in zip(spread.attrs["pads"], crops, strict=True)]
+    if net.op == "conv2d_transpose":
+        # What is around its result is cut off.
+        pads = [(-before, -after) for before, after in pads]
     if any(isinstance(side, Size) or side < 0 for pad in pads for side in pad):
         return context.unsupported(node, inputs)
     data, kernel = spread.inputs[0], net.inputs[1]
+    if net.op == "conv2d_transpose":
+        return _dilated_transpose(context, node, net, data, tuple(block), pads)
     totals = [(int(k) - 1) * rate for k, rate in zip(_shape(kernel)[:2], block, strict=True)]  # type: ignore[arg-type]
     same = [(total // 2, total - total // 2) for total in totals]
     padding: Any = "SAME" if pads == same and any(totals) else tuple(pads)
@@ -474,7 +539,30 @@ def _batch_to_space(context: Evaluator, node: NodeDef, inputs: list[Value]) -> V
         padding = "VALID"
     attrs = {"strides": (1, 1), "rate": tuple(block), "padding": padding}
     made = _convolution(context, node, net.op, data, kernel, _shape(net)[-1], attrs)
-    made.node = net.node
+    return _between_blocks(made, net)
+
+
+def _dilated_transpose(
+    context: Evaluator, node: NodeDef, net: Value, data: Value, rate: tuple[int, ...], cut: list[tuple[int, int]]
+) -> Value:
+    """A dilated transposed convolution of stride 1, as `tf.nn.atrous_conv2d_transpose` spells it."""
+    kernel = net.inputs[1]
+    totals = [(int(k) - 1) * by for k, by in zip(_shape(kernel)[:2], rate, strict=True)]  # type: ignore[arg-type]
+    same = [(total // 2, total - total // 2) for total in totals]
+    padding: Any = "SAME" if cut == same else tuple(cut)
+    sides = [
+        side + total - before - after
+        for side, total, (before, after) in zip(_shape(data)[1:3], totals, cut, strict=True)
+    ]
+    attrs = {"strides": (1, 1), "rate": rate, "padding": padding, "output_size": tuple(sides)}
+    shape = (_shape(data)[0], *sides, _shape(net)[-1])
+    made = context.new("conv2d_transpose", (data, kernel), shape, node, **attrs)
+    return _between_blocks(made, net)
+
+
+def _between_blocks(made: Value, net: Value) -> Value:
+    """A dilated layer, which is named after the convolution and has its result behind BatchToSpace."""
+    made.attrs["result"], made.node = made.node, net.node
     return made
 
 
@@ -503,7 +591,7 @@ def _matmul(context: Evaluator, node: NodeDef, inputs: list[Value]) -> Value:
 def _fused_batch_norm(context: Evaluator, node: NodeDef, inputs: list[Value]) -> Results:
     data, gamma, beta, mean, variance = inputs
     data, first = _to_nhwc(context, node, data, gamma.channels)
-    attrs: dict[str, Any] = {"epsilon": float(node.get("epsilon", 0.0001)), "statistics": "moving"}
+    attrs: dict[str, Any] = {"epsilon": float(node.get("epsilon", np.float32(0.0001))), "statistics": "moving"}
     if node.get("is_training", True):
         found = statistics.moving(context, node.name, (1, 2)) if context.mode == "eval" else None
         if found is None:
@@ -516,6 +604,18 @@ def _fused_batch_norm(context: Evaluator, node: NodeDef, inputs: list[Value]) ->
     net = context.new("batch_norm", (data, gamma, beta, mean, variance), data.shape, node, **attrs)
     other = context.new("unsupported", (), None, node, tf_op=node.op)
     return (transpose(context, node, net, NCHW) if first else net, *[other] * 5)
+
+
+@handles("BatchNormWithGlobalNormalization")
+def _old_batch_norm(context: Evaluator, node: NodeDef, inputs: list[Value]) -> Value:
+    """TensorFlow's first BatchNorm, of a mean and a variance that may be anything."""
+    data, mean, variance, beta, gamma = inputs
+    context.require_rank(data, 4, beta.channels)
+    epsilon = context.constant(np.float64(node.get("variance_epsilon", np.float32(0))), node)
+    root = elementwise(context, node, [elementwise(context, node, [variance, epsilon], "add")], "rsqrt")
+    scale = elementwise(context, node, [root, gamma], "multiply") if node.get("scale_after_normalization") else root
+    centred = elementwise(context, node, [data, mean], "subtract")
+    return elementwise(context, node, [elementwise(context, node, [centred, scale], "multiply"), beta], "add")
 
 
 @handles("MaxPool", "AvgPool", "MaxPoolV2")
@@ -621,6 +721,9 @@ def _order(shape: Shape) -> list[int]:
 def _reshape(context: Evaluator, node: NodeDef, inputs: list[Value]) -> Value:
     value, target = inputs[0], _ints(inputs[1])
     if value.shape is None:
+        if value.doubtful and all(isinstance(side, int) and side > 0 for side in target[1:]):
+            context.batch = target[0] if target[0] > 0 else context.batch
+            return context.new("reshape", (value,), (BATCH, *target[1:]), node)
         if len(target) > 4 or sum(side == -1 for side in target) > 1 or value.op != "input":
             raise UnknownSizeError("a reshape of a tensor of unknown rank")
         rest = product(target[1:]) if all(side != -1 for side in target[1:]) else None
@@ -790,7 +893,7 @@ def concat(context: Evaluator, node: NodeDef, values: Sequence[Value], axis: int
 
 @handles("Pack")
 def _pack(context: Evaluator, node: NodeDef, inputs: list[Value]) -> Value:
-    rank = max((value.rank or 0 for value in inputs), default=0) + 1
+    rank = max((len(_shape(value)) for value in inputs), default=0) + 1
     axis = _axis(node.get("axis", 0), rank)
     if all(value.data is not None for value in inputs):
         _bounded(sum(_array(value).size for value in inputs))
@@ -915,8 +1018,8 @@ def _indexed(context: Evaluator, node: NodeDef, value: Value, index: Sequence[An
             new.append(axis - len(shrink) + len(new))
             continue
         if isinstance(item, slice):
-            if (item.start or 0, item.stop, item.step) != (0, None, 1):
-                taken[axis] = (item.start, item.stop, item.step)
+            if (item.start or 0, item.stop, item.step or 1) != (0, None, 1):
+                taken[axis] = (item.start, item.stop, item.step or 1)
         else:
             taken[axis] = (item, item + 1 if not isinstance(item, int) or item != -1 else None, 1)
             shrink.append(axis)
@@ -974,9 +1077,12 @@ def _reduce(context: Evaluator, node: NodeDef, inputs: list[Value]) -> Value:
     return _reduced(context, node, value, axes, keep)
 
 
-def _reduced(context: Evaluator, node: NodeDef, value: Value, axes: list[int], keep: bool) -> Value:
+def _reduced(
+    context: Evaluator, node: NodeDef, value: Value, axes: list[int], keep: bool, function: str | None = None
+) -> Value:
     sides = [1 if axis in axes else side for axis, side in enumerate(_shape(value)) if keep or axis not in axes]
-    return context.new("reduce", (value,), sides, node, function=node.op.lower(), axes=tuple(axes), keep_dims=keep)
+    function = function or node.op.lower()
+    return context.new("reduce", (value,), sides, node, function=function, axes=tuple(axes), keep_dims=keep)
 
 
 @handles("ArgMax")

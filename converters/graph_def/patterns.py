@@ -151,6 +151,8 @@ def _named(value: Value, data: Value) -> dict[str, Any] | None:
     for name, function in _PLAIN.items():
         if _same(found, function(_GRID)):
             return {"function": name}
+    if not np.isfinite(found).all():
+        return None
     low, at_one, high = (float(found[np.flatnonzero(at == _GRID)[0]]) for at in (-1e3, -1.0, 1e3))
     gate = relu6(_GRID + 3)
     candidates: list[tuple[tuple[Any, ...], Array]] = [

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from converters.errors import InputError
+import numpy as np
+
+from converters.errors import UnsupportedError, UnsupportedNode
 from converters.graph_def.cover import Cover, Layer
 from converters.graph_def.evaluate import Evaluator
 from converters.graph_def.names import Scopes, node_scope
@@ -63,7 +66,7 @@ class Translator:
     def _keep(self, value: Value, tensor: Tensor) -> None:
         self.tensors[value.number] = tensor
         if value.node:
-            self.nodes[tensor.index] = f"{value.node}:{value.attrs.get('index', 0)}"
+            self.nodes[tensor.index] = f"{value.attrs.get('result', value.node)}:{value.attrs.get('index', 0)}"
         for axis, side in enumerate(value.shape or ()):
             if isinstance(side, Size):
                 self.sizes.setdefault(side, (value, axis))
@@ -78,6 +81,8 @@ class Translator:
             return self._bias(layer, data[0])
         if layer.activation is not None:
             return self._activation(layer, data[0])
+        if layer.root.op not in WORDS:
+            raise unsupported(self.context, [layer.root], self.cover.outputs)
         return WORDS[layer.root.op](self, layer, data)
 
     # Names.
@@ -94,16 +99,24 @@ class Translator:
         """Says where the variables of a layer come from, where their names do not."""
         found = {}
         original = net.node.attributes.get("source_scope", net.node.scope)
-        for leaf, source in leaves.items():
-            self._remember(source)
+        for leaf, given in leaves.items():
+            source = self._remember(given)
             shape = source.source_shape if source.source_shape != shapes[leaf] or source.permutation else None
             if shape is not None or self.relative(source.name) != f"{original}/{leaf}":
                 found[leaf] = Source(self.relative(source.name), shape, source.permutation)
         return slim.sourced(net, found) if found else net
 
-    def _remember(self, source: Parameter) -> None:
-        if source.array is not None:
-            self.constants[source.name] = source.array
+    def _remember(self, source: Parameter) -> Parameter:
+        """Keeps a constant's numbers; of several arrays that are computed for one node, each gets a name of its own."""
+        if source.array is None:
+            return source
+        name, number = source.name, 0
+        while (kept := self.constants.setdefault(name, source.array)) is not source.array:
+            if kept.shape == source.array.shape and np.array_equal(kept, source.array):
+                break
+            number += 1
+            name = f"{source.name}_{number}"
+        return replace(source, name=name)
 
     # Layers with variables.
 
@@ -211,7 +224,7 @@ class Translator:
         if found.array is None:
             scope = self.relative(found.name)
             net = words.variable(found.shape, scope=node_scope(scope) or scope)
-        elif found.size <= _INLINE:
+        elif found.size <= _INLINE and _is_single(found.array):
             array = parameter_array(found)
             kind = {"f": "float", "b": "bool"}.get(array.dtype.kind, "int32")
             return words.constant(array.tolist(), kind, scope=scope)  # type: ignore[arg-type]
@@ -256,6 +269,11 @@ class Translator:
         return [self.tensor(value) for value in like]
 
 
+def _is_single(array: Array) -> bool:
+    """Whether float32 has all the numbers of an array; what was computed from others is in float64."""
+    return array.dtype != np.float64 or bool(np.array_equal(array, array.astype(np.float32)))
+
+
 def parameter_array(found: Parameter) -> Array:
     """The numbers of a constant as the network has them."""
     assert found.array is not None
@@ -263,29 +281,58 @@ def parameter_array(found: Parameter) -> Array:
     return array.reshape(found.shape)
 
 
-def unsupported(context: Evaluator, values: Sequence[Value]) -> InputError:
-    """The error for values that have no counterpart, with what would convert the part before them."""
-    value = values[0]
+def unsupported(context: Evaluator, values: Sequence[Value], outputs: Sequence[Value] = ()) -> UnsupportedError:
+    """The error for values that have no counterpart, with what would convert the part before them.
+
+    Args:
+      outputs: the ends of the network that they are in.
+    """
+    value = next((value for value in values if value.attrs.get("tf_op") in _LOOPS), values[0])
     op = value.attrs.get("tf_op") or value.attrs.get("function") or value.op
-    before = [other for other in value.inputs if not other.static and other.op != "unsupported" and _has_layers(other)]
-    names = ",".join(dict.fromkeys(other.node for other in before))
+    names = ",".join(dict.fromkeys(_tensor_name(other) for other in _before(values, outputs or values)))
     more = f" (and {len(values) - 1} more)" if len(values) > 1 else ""
     advice = f"; the part before it: --output {names}" if names else ""
-    return InputError(f"{context.file.path}: not supported: {op}, node {value.node}{more}{advice}")
+    op += " (a loop)" if op in _LOOPS else ""
+    nodes = tuple(UnsupportedNode(str(one.attrs.get("tf_op", one.op)), one.node) for one in values)
+    return UnsupportedError(f"{context.file.path}: not supported: {op}, node {value.node}{more}{advice}", nodes)
 
 
-def _has_layers(value: Value) -> bool:
-    """Whether a value depends on a layer with a kernel."""
-    pending, seen = [value], set()
+_LOOPS = ("LoopCond", "While", "StatelessWhile")
+"""The ops that are in loops alone."""
+
+
+def _tensor_name(value: Value) -> str:
+    index = value.attrs.get("index", 0)
+    return f"{value.node}:{index}" if index else value.node
+
+
+def _before(lacking: Sequence[Value], outputs: Sequence[Value]) -> list[Value]:
+    """The last values with layers that do not depend on what is lacking, and go into what does."""
+    order, pending = dict[int, Value](), list(outputs)
     while pending:
         value = pending.pop()
-        if value.number in seen:
-            continue
-        seen.add(value.number)
-        if value.op in _KERNEL_WORDS:
-            return True
-        pending.extend(value.inputs)
-    return False
+        if value.number not in order:
+            order[value.number] = value
+            pending.extend(value.inputs)
+    behind = {value.number for value in lacking}
+    layers: set[int] = set()
+    for number in sorted(order):
+        inputs = {other.number for other in order[number].inputs}
+        if inputs & behind:
+            behind.add(number)
+        if inputs & layers or order[number].op in _KERNEL_WORDS:
+            layers.add(number)
+    ends = {
+        other.number
+        for number in behind & order.keys()
+        for other in order[number].inputs
+        if other.number in layers - behind and not other.static
+    }
+    leading: set[int] = set()
+    for number in sorted(order, reverse=True):
+        if number not in behind and (number in ends or number in leading):
+            leading.update(other.number for other in order[number].inputs)
+    return [order[number] for number in sorted(ends - leading)]
 
 
 def _function(layer: Layer) -> Any:
@@ -385,7 +432,20 @@ _KERNEL_WORDS: dict[str, Callable[[Translator, Layer, Tensor, dict[str, Any]], M
 }
 
 
-# What has no variables.
+# What has no variables of its own.
+
+
+@records("conv2d", "depthwise")
+def _convolve(self: Translator, layer: Layer, _: list[Tensor]) -> Tensor:
+    """A convolution by a kernel that the graph computes."""
+    value = layer.root
+    data, kernel = map(self.tensor, value.inputs)
+    scope = self.name(value.node)
+    padding: Any = value.attrs["padding"]
+    if not isinstance(padding, str):
+        data, padding = words.pad(data, [(0, 0), *padding, (0, 0)], scope=f"{scope}/Pad"), "VALID"
+    attrs = {"strides": value.attrs["strides"], "rate": value.attrs["rate"], "depthwise": value.op == "depthwise"}
+    return words.convolve(data, kernel, padding=padding, channels=_channels(value), scope=scope, **attrs)
 
 
 @records("elementwise")
@@ -613,7 +673,7 @@ def _block(self: Translator, layer: Layer, data: list[Tensor]) -> Tensor:
     return word(data[0], layer.root.attrs["block"], scope=self.name(layer.root.node))
 
 
-@records("matmul")
+@records("matmul", "fully_connected")
 def _matmul(self: Translator, layer: Layer, _: list[Tensor]) -> Tensor:
     a, b = map(self.tensor, layer.root.inputs)
     return words.matmul(a, b, **layer.root.attrs, scope=self.name(layer.root.node))

@@ -154,6 +154,7 @@ class Value:
     data: its elements where they are known; of sizes, an array of objects.
     number: later ones depend on earlier ones only.
     static: whether it depends on constants and variables alone.
+    doubtful: whether it depends on an op that has no counterpart, so that its shape is a guess.
     """
 
     op: str
@@ -164,6 +165,7 @@ class Value:
     data: Array | None = None
     number: int = field(default=0)
     static: bool = False
+    doubtful: bool = False
 
     @property
     def rank(self) -> int | None:

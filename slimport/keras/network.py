@@ -109,6 +109,10 @@ class Interpreter:
         for point in graph.end_points:
             self.points.setdefault(point.node, []).append(point.name)
         self.scopes = {node.scope for node in graph.nodes}
+        behind = [graph.needed_by(index) for index, node in enumerate(graph.nodes) if node.op == "squeeze"]
+        clipped = [i for i, node in enumerate(graph.nodes) if node.attributes.get("clipped")]
+        self.whole = {graph.nodes[i].scope for i in clipped if any(i in needed for needed in behind)}
+        """The scopes of pools that have to give a map of 1x1, as what is squeezed is: with a size or without."""
         self.applied: dict[str, list[Callable[[Any], Any]]] = {}
         """The layers of each scope, which other nodes may share."""
 
@@ -207,6 +211,8 @@ class Interpreter:
             value = self._variable(f"{name}__value", node.attributes["shape"], node.op == "variable")
             return lambda _: identity(value)
         layer, settings = _layer(node, inputs)
+        if node.scope in self.whole and None in inputs[0].shape[1:3]:
+            layer, settings = layers.GlobalAveragePooling2D, {"keepdims": True}
         made: Callable[[Any], Any] = self._make(layer, name, **settings)
         return made
 
