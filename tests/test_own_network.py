@@ -110,6 +110,39 @@ def test_without_the_graph_what_is_assumed_is_said(other: Path, tmp_path: Path) 
     assert found.network == SMALL_V1
 
 
+def faster_rcnn() -> dict[str, Any]:
+    """The trunk of tf-faster-rcnn, small: `pool1` padded on both sides and VALID, and no stride in the last block."""
+    images = tf.placeholder(tf.float32, (None, None, None, 3), "images")
+    blocks = [resnet_v1.resnet_v1_block("block1", 4, 2, 2), resnet_v1.resnet_v1_block("block2", 8, 3, 1)]
+    blocks.append(resnet_v1.resnet_v1_block("block3", 8, 2, 1))
+    with slim.arg_scope(resnet_utils.resnet_arg_scope()):
+        with slim.arg_scope([slim.batch_norm], is_training=False), tf.variable_scope("net"):
+            net = resnet_utils.conv2d_same(images, 64, 7, stride=2, scope="conv1")
+            net = tf.pad(net, [[0, 0], [1, 1], [1, 1], [0, 0]])
+            net = slim.max_pool2d(net, [3, 3], stride=2, padding="VALID", scope="pool1")
+        net, _ = resnet_v1.resnet_v1(
+            net, blocks, is_training=False, global_pool=False, include_root_block=False, scope="net"
+        )
+    return {"features": net}
+
+
+def test_the_padding_and_strides_of_a_detector_are_the_graphs(tmp_path: Path) -> None:
+    prefix = write(faster_rcnn, tmp_path / "run", "checkpoint").path.with_suffix("")
+    images = random_images((2, 64, 97, 3))
+    truth = by_tensorflow(prefix, images).transpose(0, 3, 1, 2)
+    with torch.inference_mode():
+        assumed = load_pytorch(prefix, graph=GraphOptions("none"), global_pool=False, spatial_squeeze=False)
+        port = assumed.double()(torch.from_numpy(images.astype(np.float64).transpose(0, 3, 1, 2))).numpy()
+    assert port.shape != truth.shape or error(port, truth) > 1e-3
+    convert(prefix, tmp_path / "m.safetensors")
+    assert error(by_pytorch(slimport.pytorch.load(tmp_path / "m.safetensors"), images), truth) < LIMIT
+    assert verify(prefix, tmp_path / "m.safetensors", size=(64, 97)).ok
+    found = inspect(prefix).recognition
+    assert found is not None
+    (note,) = found.notes()
+    assert "pool1" in note
+
+
 def test_a_frozen_graph_is_a_source(tmp_path: Path) -> None:
     written = write(lambda: logits(tf.nn.relu6, 0.001), tmp_path, "frozen")
     convert(written.path, tmp_path / "m.safetensors")
