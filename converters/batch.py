@@ -8,26 +8,31 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
 import multiprocessing
 import os
 import re
 import secrets
 import signal
+import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
 from converters import frameworks
 from converters.checkpoint.bundle import data_paths, index_path
-from converters.checkpoint.locate import candidates, ends_as_table, is_archive, locate, prefix_name
+from converters.checkpoint.locate import is_archive, locate, named_like_checkpoints, prefix_name, shard_prefix
 from converters.conversion import convert
 from converters.errors import InputError, first_line
-from converters.files import atomic, remove_temporary
-from converters.formats import CONVERTED_SUFFIXES, FORMATS
+from converters.files import atomic, fingerprints, remove_temporary
+from converters.formats import CONVERTED_SUFFIXES, FORMATS, output_files
 from converters.variables import PathLike
 from converters.weights.selection import Selection
 from converters.weights.user_graph import GraphOptions
@@ -129,14 +134,14 @@ def run_job(job: Job, force: bool = False, batch: str = "") -> Outcome:
         inputs = _inputs(job)
         found = _read(record)
         made_in = found.pop("batch", None) if isinstance(found, dict) else None
-        if found == {**inputs, "outputs": _fingerprints(_outputs(job.destination))}:
+        if found == {**inputs, "outputs": fingerprints(output_files(job.destination))}:
             if batch and made_in == batch:
                 return Outcome(job, CONVERTED, "by a worker that was lost")
             if not force:
                 return Outcome(job, SKIPPED)
         record.unlink(missing_ok=True)
         done = convert(job.source, job.destination, **job.options)
-        outputs = _fingerprints(_outputs(job.destination))
+        outputs = fingerprints(output_files(job.destination))
         _write(record, {**inputs, "outputs": outputs, "batch": batch})
         return Outcome(job, CONVERTED, done.recognition.network.name, time.perf_counter() - start)
     except InputError as error:
@@ -166,13 +171,14 @@ def _sources(source: str) -> list[Path]:
     """The sources in a folder or of a pattern, in order, numbers in their names compared as numbers."""
     path = Path(source)
     if path.is_dir():
-        found = _checkpoints(path) or ([path] if _source_of(path) else [])
+        found = _checkpoints(path) or ([path] if _source_of(path, {}) else [])
         if not found:
             raise InputError(f"{source}: no checkpoint in it; a pattern like {path / '*'}/ takes those of its folders")
     elif glob.has_magic(source) and not path.exists():
         # Path.glob takes no absolute pattern.
         matches = [Path(match) for match in glob.glob(source, recursive=True)]  # noqa: PTH207
-        found = [one for match in matches if (one := _source_of(match)) is not None]
+        beside: dict[Path, list[Path]] = {}
+        found = [one for match in matches if (one := _source_of(match, beside)) is not None]
         if not found:
             raise InputError(f"{source}: no checkpoint and no converted file matches")
     else:
@@ -181,20 +187,20 @@ def _sources(source: str) -> list[Path]:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    names = [path.name for path in folder.iterdir()]
-    tables = [name for name in names if ends_as_table(folder / name)]
-    return [folder / candidate.prefix for candidate in candidates(tables, names)]
+    """Everything in a folder that is named like a checkpoint: one that cannot be read is a job that fails."""
+    return [folder / prefix for prefix in named_like_checkpoints(folder)]
 
 
-def _source_of(path: Path) -> Path | None:
-    """The source that a file or folder belongs to; None for other files."""
+def _source_of(path: Path, beside: dict[Path, list[Path]]) -> Path | None:
+    """The source that a file or folder belongs to; None for other files. `beside` is filled with folders' sources."""
     if path.is_dir():
         return path if _checkpoints(path) or (path / "saved_model.pb").is_file() else None
-    prefix = path.with_name(prefix_name(path.name))
-    if index_path(prefix).is_file():
-        return prefix
-    known = path.name.endswith(CONVERTED_SUFFIXES) or ends_as_table(path) or is_archive(path)
-    return path if known else None
+    if path.name.endswith(CONVERTED_SUFFIXES) or is_archive(path):
+        return path
+    if path.parent not in beside:
+        beside[path.parent] = _checkpoints(path.parent)
+    prefixes = (path.with_name(name) for name in (prefix_name(path.name), shard_prefix(path.name)))
+    return next((prefix for prefix in prefixes if prefix in beside[path.parent]), None)
 
 
 def _natural(path: Path) -> list[Any]:
@@ -215,8 +221,9 @@ def _in_processes(jobs: Sequence[Job], force: bool, batch: str, workers: int) ->
     while waiting:
         # Spawned: a fork of a process with threads can hang.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(waiting)), context, initializer=_ignore_interrupts) as pool:
-            futures = {pool.submit(run_job, job, force, batch): job for job in waiting}
+        with ProcessPoolExecutor(min(workers, len(waiting)), context, initializer=_end_with_parent) as pool:
+            with _children_ignore_interrupts():
+                futures = {pool.submit(run_job, job, force, batch): job for job in waiting}
             try:
                 for future in as_completed(futures):
                     try:
@@ -235,34 +242,104 @@ def _in_processes(jobs: Sequence[Job], force: bool, batch: str, workers: int) ->
         workers = 1
 
 
-def _ignore_interrupts() -> None:
-    # Ctrl-C goes to every process of the terminal; the main process ends the others in order.
+@contextmanager
+def _children_ignore_interrupts() -> Iterator[None]:
+    """Ctrl-C goes to every process of the terminal: children of this block leave it to this one, from their start on.
+
+    The mask of signals is inherited, before a line of Python runs.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    # It would unblock the signal when it starts.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent does, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _on_dask(address: str, jobs: Sequence[Job], force: bool, batch: str) -> Iterator[Outcome]:
     """Runs jobs on a cluster, which repeats those of a lost worker on other workers."""
-    from asyncio import CancelledError
-
     distributed = frameworks.require("distributed")
+    # It writes tracebacks of what is an error in one line here, and each of its loggers has a level of its own.
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("distributed", "tornado"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     try:
         client = distributed.Client(address, timeout=_CONNECT_S)
     except (OSError, ValueError, TimeoutError) as error:
         raise InputError(f"--dask {address}: no Dask scheduler answers there: {first_line(error)}") from error
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=_WORKER_S)
-        except TimeoutError as error:
-            raise InputError(f"--dask {address}: the cluster has no worker; start 'dask worker {address}'") from error
+    try:
+        _wait_for_workers(client, address)
         # Not pure: the outcome of a job depends on files.
         futures = {client.submit(run_job, _absolute(job), force, batch, pure=False): job for job in jobs}
-        for future in distributed.as_completed(futures):
+        yield from _outcomes(distributed, client, address, futures)
+    finally:
+        # The scheduler may be gone.
+        with suppress(Exception):
+            client.close(timeout=_CONNECT_S)
+    remove_temporary(job.destination for job in jobs)
+
+
+def _wait_for_workers(client: Any, address: str) -> None:
+    if not client.scheduler_info()["workers"]:
+        print(f"slimport: {address} has no worker yet; waiting {_WORKER_S} s for one", file=sys.stderr)
+    try:
+        client.wait_for_workers(1, timeout=_WORKER_S)
+    except TimeoutError as error:
+        raise InputError(f"--dask {address}: the cluster has no worker; start 'dask worker {address}'") from error
+
+
+def _outcomes(distributed: Any, client: Any, address: str, futures: Mapping[Any, Job]) -> Iterator[Outcome]:
+    """Yields the outcomes as they come.
+
+    Raises:
+      InputError: the scheduler or all workers are lost.
+    """
+    from asyncio import CancelledError
+
+    waiting = set(futures)
+    while waiting:
+        done = set()
+        # Of a lost scheduler, the cluster raises its own exception.
+        with suppress(Exception, CancelledError):
+            done = distributed.wait(waiting, timeout=_WORKER_S, return_when="FIRST_COMPLETED").done
+        if not done and not _alive(client):
+            raise InputError(
+                f"--dask {address}: the scheduler or all workers are lost, with {len(waiting)} of {len(futures)} to "
+                "do; run it again when they are back: what is done is skipped"
+            )
+        for future in done:
+            waiting.remove(future)
             try:
                 yield replace(future.result(), job=futures[future])
             # The cluster raises its own exceptions for a job that it gave up.
             except (Exception, CancelledError) as error:
                 yield Outcome(futures[future], FAILED, f"the cluster gave it up: {type(error).__name__}: {error}")
-    remove_temporary(job.destination for job in jobs)
+
+
+def _alive(client: Any) -> bool:
+    """Whether the scheduler answers and has a worker."""
+    try:
+        return bool(client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.workers)))
+    # Of whatever library the connection was.
+    except Exception:
+        return False
 
 
 def _absolute(job: Job) -> Job:
@@ -283,7 +360,7 @@ def _inputs(job: Job) -> dict[str, Any]:
             for name, value in job.options.items()
         },
         "source": job.source.name,
-        "files": _fingerprints(_files(job.source)),
+        "files": fingerprints(_files(job.source)),
     }
 
 
@@ -293,29 +370,6 @@ def _files(source: Path) -> list[Path]:
         return [source]
     located = locate(source)
     return list(located.v1_files) or [index_path(located.path), *data_paths(located.path)]
-
-
-def _outputs(destination: Path) -> list[Path]:
-    """The existing files of an output."""
-    if destination.is_file():
-        return [destination]
-    if destination.is_dir():
-        return sorted(path for path in destination.rglob("*") if path.is_file())
-    index = index_path(destination)
-    return [index, *data_paths(destination)] if index.is_file() else []
-
-
-def _fingerprints(paths: Iterable[Path]) -> list[list[Any]]:
-    """Name, size and time of change of each file, for JSON; no size for a missing file."""
-    found: list[list[Any]] = []
-    for path in paths:
-        try:
-            state = path.stat()
-        except OSError:
-            found.append([path.name, None, None])
-        else:
-            found.append([path.name, state.st_size, state.st_mtime_ns])
-    return found
 
 
 def _read(record: Path) -> Any:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from converters.weights.selection import Selection
     from converters.weights.user_graph import GraphOptions
 
+_LARGEST_SIDE = 16_384
+
 SCOPE = click.option("--scope", metavar="SCOPE", help="The network's scope, if the file contains several networks.")
 STEP = click.option("--step", metavar="N", type=int, help="The checkpoint of a training run. [the newest]")
 SHA256 = click.option("--sha256", metavar="HEX", help="The digest that SRC, one file or a URL, must have.")
@@ -176,7 +178,7 @@ def inspect(
     if report is not None:
         _draw(found, report)
     text = json.dumps(found.to_json()) if as_json else inspection_text(found, depth, everything, as_layers)
-    click.echo(text)
+    _say(text)
 
 
 def _draw(found: Inspection, path: Path) -> None:
@@ -266,7 +268,7 @@ def convert(
     with _progress() as progress:
         progress(f"converting {src}")
         done = convert(src, dst, step=step, extras=extras, **options)
-    click.echo(conversion_text(done, src, extras))
+    _say(conversion_text(done, src, extras))
 
 
 def _convert_all(src: str, folder: str, **options: Any) -> None:
@@ -276,7 +278,7 @@ def _convert_all(src: str, folder: str, **options: Any) -> None:
 
     with terminal.jobs("checkpoints") as progress:
         outcomes = convert_all(src, folder, progress=progress, **options)
-    click.echo(outcomes_text(outcomes, folder))
+    _say(outcomes_text(outcomes, folder))
     if failed := sum(outcome.status == FAILED for outcome in outcomes):
         raise InputError(f"{src}: {failed} of {len(outcomes)} could not be converted; the list above says why")
 
@@ -325,6 +327,7 @@ def verify(
     from converters.display import plot as plots
     from converters.display.report import check_outputs, report_text
     from converters.parity import verify
+    from converters.remote.urls import public_text
 
     check_outputs(plot, page, (src, converted, reference))
     with _progress() as progress:
@@ -348,8 +351,8 @@ def verify(
             plots.write(report, Path(plot))
         if page is not None:
             progress(f"writing {page}")
-            pages.write(report, Path(page), shlex.join(["slimport", *sys.argv[1:]]))
-    click.echo(json.dumps(report.to_json()) if as_json else report_text(report))
+            pages.write(report, Path(page), public_text(shlex.join(["slimport", *sys.argv[1:]])))
+    _say(json.dumps(report.to_json()) if as_json else report_text(report))
     if not report.ok:
         raise click.exceptions.Exit(1)
 
@@ -379,7 +382,7 @@ def trace(
     with _progress() as progress:
         done = trace(src, path, scope=scope, step=step, selection=selection, graph=graph, progress=progress, **run)
     size = f"{Path(path).stat().st_size / 1e6:.1f} MB"
-    click.echo(f"{path}: {done.network['name']}, scope {done.scope!r}, {size}, weights {done.weights[:16]}")
+    _say(f"{path}: {done.network['name']}, scope {done.scope!r}, {size}, weights {done.weights[:16]}")
 
 
 @cli.command()
@@ -397,7 +400,7 @@ def trace(
     metavar="NAME",
     help="inception, inception_no_crop, vgg, cifarnet, lenet, facenet or none. [as for the network's release]",
 )
-@click.option("--size", metavar="H[xW]", help="The size of the resized images. [299 for inception, 224 for vgg]")
+@click.option("--size", metavar="H[xW]", help="The size of the resized images. [as for the network's release]")
 @JSON
 def predict(
     src: str,
@@ -422,7 +425,7 @@ def predict(
     options.update(top=top, labels=labels, preprocessing=preprocessing, size=_size(size))
     with terminal.jobs("images") as progress:
         found = predict(src, images, progress=progress, **options)
-    click.echo(json.dumps(found.to_json()) if as_json else predictions_text(found))
+    _say(json.dumps(found.to_json()) if as_json else predictions_text(found))
 
 
 @cli.command()
@@ -446,7 +449,7 @@ def fetch(src: tuple[str, ...], sha256: str | None, cache: str | None, as_json: 
     with terminal.transfers() as progress:
         files = [file for one in src for file in fetch(one, sha256=sha256, cache=cache, progress=progress)]
     found = [{"path": str(file.path), "url": file.url, "sha256": file.sha256} for file in files]
-    click.echo(json.dumps(found) if as_json else fetched_text(files))
+    _say(json.dumps(found) if as_json else fetched_text(files))
 
 
 @cli.command()
@@ -465,11 +468,12 @@ def zoo(cache: str | None, as_json: bool) -> None:
 
     releases = {release: cached(release, cache) for release in RELEASES}
     found = [{**release.to_json(), "sha256": file and file.sha256} for release, file in releases.items()]
-    click.echo(json.dumps(found) if as_json else zoo_text(releases))
+    _say(json.dumps(found) if as_json else zoo_text(releases))
 
 
 def main() -> None:
     """Runs the console script; every error is one line on stderr."""
+    _open_closed_streams()
     try:
         code = cli.main(prog_name="slimport", standalone_mode=False)
         sys.stdout.flush()
@@ -485,6 +489,8 @@ def main() -> None:
         # The reader of stdout is gone (`| head`): no error, and nothing more to print.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except MemoryError:
+        code = _fail("not enough memory: a smaller --size or --batch needs less")
     except Exception as error:
         if "SLIMPORT_TRACEBACK" in os.environ:
             raise
@@ -495,8 +501,26 @@ def main() -> None:
 
 
 def _fail(message: str) -> int:
-    click.echo(f"slimport: {' '.join(message.split())}", err=True)
+    from converters.display.terminal import one_line
+
+    click.echo(f"slimport: {one_line(message)}", err=True)
     return 2
+
+
+def _say(text: str) -> None:
+    from converters.display.terminal import say
+
+    say(text)
+
+
+def _open_closed_streams() -> None:
+    """Opens the streams that a caller closed: a file that is opened next would be in their place, and be printed to."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+            setattr(sys, name, os.fdopen(number, mode))
 
 
 def _local(src: str, sha256: str | None, cache: str | None) -> str:
@@ -518,6 +542,10 @@ def _size(text: str | None) -> tuple[int, int] | None:
     sides = text.lower().split("x")
     if len(sides) > 2 or not all(side.isascii() and side.isdigit() and int(side) > 0 for side in sides):
         raise InputError(f"--size {text}: must be H or HxW, in pixels, like 224 or 224x320")
+    if max(map(len, sides)) > 5 or max(map(int, sides)) > _LARGEST_SIDE:
+        raise InputError(
+            f"--size {text}: at most {_LARGEST_SIDE} pixels, since a network's feature maps are larger still"
+        )
     return int(sides[0]), int(sides[-1])
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from converters.errors import InputError
-from converters.formats import target_of
+from converters.files import same_file
+from converters.formats import output_files, read_of, target_of
 from converters.variables import PathLike
 from converters.weights import unexpected
 from converters.weights.recognize import Recognition
@@ -23,6 +26,7 @@ class Conversion:
     recognition: the network; its `extras` are the variables that were not converted.
     rounding: the errors of another dtype.
     extras: the names of the variables that were written raw.
+    read: the checkpoint, where the source is a directory or an archive with others.
     """
 
     source: Path
@@ -31,6 +35,15 @@ class Conversion:
     recognition: Recognition
     rounding: Rounding | None = None
     extras: tuple[str, ...] = ()
+    read: str = ""
+
+    def notes(self) -> list[str]:
+        """What a user should know of the result."""
+        notes = ([f"read: {self.read}"] if self.read else []) + list(self.recognition.notes())
+        if self.framework == "slim" and self.rounding and self.rounding.dtype != "float32":
+            dtype = self.rounding.dtype
+            notes.append(f"its variables are {dtype}: a graph restores them only if its own are {dtype} too")
+        return notes
 
 
 def convert(
@@ -62,22 +75,25 @@ def convert(
       InputError: the source cannot be read or contains no complete network, the destination cannot be written, or the
         dtype is not one of its format, or a value overflows in it.
     """
+    if not os.fspath(destination):
+        raise InputError("the destination is empty; name a file")
     destination = Path(destination)
     # Before the source is read, so that a mistyped name costs nothing.
     target = target_of(destination, to)
     if dtype is not None:
         target.check_dtype(dtype)
-    aside = None if extras is None else Path(extras)
-    if aside is not None:
-        unexpected.check(aside)
+    aside = None if extras is None else unexpected.check(extras, destination)
     with open_source(source, scope, step, selection, graph) as opened:
-        sources = [*opened.files, *(file.parent for file in opened.files)]
-        if destination.exists() and any(destination.samefile(path) for path in sources):
-            raise InputError(f"{destination}: is the source itself; choose another destination")
+        for output in [*output_files(destination), *([] if aside is None else [aside])]:
+            if any(same_file(output, file) for file in opened.files):
+                raise InputError(f"{output}: is the source itself; choose another destination")
         kept = {} if aside is None else unexpected.read(opened)
         if dtype is not None:
             opened = opened.in_dtype(dtype)
-        target.write(opened, destination)
-        if aside is not None:
-            unexpected.write(kept, aside)
-        return Conversion(opened.path, destination, target.framework, opened.recognition, opened.rounding, tuple(kept))
+        # The extras are complete before the destination is replaced, so that there are both or none.
+        with nullcontext() if aside is None else unexpected.written(kept, aside):
+            target.write(opened, destination)
+        found, names = opened.recognition, tuple(kept)
+        return Conversion(
+            opened.path, destination, target.framework, found, opened.rounding, names, read_of(opened.path, opened.file)
+        )

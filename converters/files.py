@@ -1,48 +1,31 @@
-"""Files: output that appears whole or not at all, temporary names, digests."""
+"""Files: output that appears whole or not at all, whether a source changes meanwhile, digests."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
-import shutil
+import stat
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from converters.errors import InputError
-from slimport.files import replacing, temporary_path
+from slimport.files import exchange, locked, remove_abandoned, replacing, take_mode, workspace
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yields a temporary path to write a file to, which replaces `path` afterwards.
 
-    The temporary name has the suffix of `path`, which Keras looks at. After an exception the temporary file is removed,
-    and `path` is as it was.
+    The temporary file has the name of `path`, whose suffix Keras looks at. After an exception `path` is as it was.
 
     Raises:
-      InputError: the folder is missing or not writable, `path` is a folder, or the disk is full.
+      InputError: the folder is missing or not writable, `path` is no file, or the disk is full.
     """
-    # Following a link, so that the link stays one.
-    path = path.resolve()
-    check_destination(path)
+    path = check_destination(path)
     with _reported(path), replacing(path) as temporary:
         yield temporary
-
-
-@contextmanager
-def durable(path: Path) -> Iterator[IO[bytes]]:
-    """Yields a file to write to, which replaces `path` once its bytes are on the disk.
-
-    Raises:
-      OSError: the file cannot be written or renamed; `path` is as it was.
-    """
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
@@ -60,14 +43,13 @@ def sync_folder(folder: Path) -> None:
 def atomic_folder(path: Path, names: Collection[str]) -> Iterator[Path]:
     """Yields an empty temporary folder, which replaces `path` afterwards.
 
-    An existing folder is replaced if it contains only files of these names. It is moved aside first: a process that is
-    killed at this moment leaves it beside `path`, under a hidden name.
+    An existing folder is replaced if it contains only files of these names.
 
     Raises:
       InputError: the parent folder is missing or not writable, `path` is a file or a folder with other content, or the
         disk is full.
     """
-    path = path.resolve()
+    path = resolved(path)
     _check_parent(path)
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file, and this is to be a folder; choose another name")
@@ -76,23 +58,18 @@ def atomic_folder(path: Path, names: Collection[str]) -> Iterator[Path]:
             f"{path}: contains {others[0]}{' and more' if len(others) > 1 else ''}, which a conversion does not "
             f"replace; choose another folder, or move its content away"
         )
-    temporary, old = temporary_path(path), temporary_path(path)
-    try:
-        with _reported(path):
-            temporary.mkdir()
-            yield temporary
-            if path.is_dir():
-                path.rename(old)
-                try:
-                    temporary.rename(path)
-                except OSError:
-                    old.rename(path)
-                    raise
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with _reported(path), workspace(path) as folder:
+        new = folder / "new"
+        new.mkdir()
+        yield new
+        with locked(path.parent):
+            if not path.is_dir():
+                new.rename(path)
+                return
+            for file in new.iterdir():
+                take_mode(file, path / file.name)
+            new.chmod(stat.S_IMODE(path.stat().st_mode))
+            exchange(new, path)
 
 
 @contextmanager
@@ -103,16 +80,37 @@ def _reported(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def check_destination(path: Path) -> None:
-    """Checks that a file can be written at `path`, before a long computation.
+def resolved(path: Path) -> Path:
+    """The path of an output, links followed, so that a link stays one.
 
     Raises:
-      InputError: the folder is missing or not writable, or `path` is a folder.
+      InputError: it has no name, one that is too long, or links in a circle.
     """
-    path = path.resolve()
+    try:
+        found = path.resolve()
+        found.exists()
+    # RuntimeError is a circle of links; ValueError a name with a zero byte.
+    except (OSError, RuntimeError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is no path, or its links go in a circle"
+        raise InputError(f"{path}: cannot be written: {why}; choose another name") from error
+    if not found.name:
+        raise InputError(f"{path}: names no file")
+    return found
+
+
+def check_destination(path: Path) -> Path:
+    """Checks that a file can be written at `path`, before a long computation; returns it with links followed.
+
+    Raises:
+      InputError: the folder is missing or not writable, or `path` is a folder, a device or the like.
+    """
+    path = resolved(path)
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name a file in it")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is a device or a pipe, which is not replaced; name a file")
     _check_parent(path)
+    return path
 
 
 def _check_parent(path: Path) -> None:
@@ -123,16 +121,55 @@ def _check_parent(path: Path) -> None:
 
 
 def remove_temporary(paths: Iterable[Path]) -> None:
-    """Removes the temporary files that killed writers left of these files, folders or checkpoint prefixes."""
+    """Removes what killed writers left of these files, folders or checkpoint prefixes, which nobody writes now."""
     for path in paths:
-        pattern = re.compile(rf"\.\d+-[0-9a-f]{{8}}\.{re.escape(path.name)}(\.index|\.data-\d{{5}}-of-\d{{5}})?")
-        for found in path.parent.iterdir():
-            if not pattern.fullmatch(found.name):
-                continue
-            if found.is_dir():
-                shutil.rmtree(found, ignore_errors=True)
-            else:
-                found.unlink(missing_ok=True)
+        remove_abandoned(path, certainly=True)
+
+
+def fingerprints(paths: Iterable[Path]) -> list[list[Any]]:
+    """Name, size and time of change of each file, for JSON; no size for a missing file."""
+    found: list[list[Any]] = []
+    for path in paths:
+        try:
+            state = path.stat()
+        except OSError:
+            found.append([path.name, None, None])
+        else:
+            found.append([path.name, state.st_size, state.st_mtime_ns])
+    return found
+
+
+class Unchanged:
+    """Files as they are now, to be compared with what they are later."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._paths = tuple(paths)
+        self._before = self._state()
+
+    def check(self) -> None:
+        """Raises InputError if a file was replaced, written to or removed."""
+        for path, before, now in zip(self._paths, self._before, self._state(), strict=True):
+            if before != now:
+                raise InputError(f"{path}: changed while it was read; wait until nobody writes it, and run it again")
+
+    def _state(self) -> list[tuple[int, ...]]:
+        return [_identity(path) for path in self._paths]
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    try:
+        state = path.stat()
+    except OSError:
+        return ()
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two existing paths are one file."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def sha256_of(path: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.errors import InputError, UnsupportedError
+from converters.formats import read_of
 from converters.variables import PathLike, Variable
 from converters.weights import training_state
 from converters.weights.recognize import Recognition, Resemblance, UnknownNetworkError
@@ -32,6 +33,8 @@ class Inspection:
     nearest: the nearest known network, if there is none.
     extras: the other variables, in groups; all variables if there is no network.
     unsupported: the nodes of a graph that have no counterpart, each with its op.
+    step: the one that was asked for.
+    read: the checkpoint, where the source is a directory or an archive with others.
     """
 
     path: Path
@@ -46,6 +49,8 @@ class Inspection:
     extras: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     description: Mapping[str, Any] = field(default_factory=dict)
     unsupported: tuple[str, ...] = ()
+    step: int | None = None
+    read: str = ""
 
     @property
     def parameters(self) -> int:
@@ -114,6 +119,8 @@ def inspect(
         nearest=nearest,
         extras=found.extras if found else training_state.grouped(shapes, shapes),
         description=file.description,
+        step=step,
+        read=read_of(Path(path), file),
     )
 
 

@@ -117,6 +117,10 @@ class Tensor:
         return self.node.channels
 
 
+_MOST_NODES = 50_000
+"""Ten times those of the largest networks and more: a file may claim to be of more than memory holds."""
+
+
 class _Recorder:
     """What is recorded; `free`, any scope is taken, and made one that is valid and that no other layer has."""
 
@@ -139,6 +143,8 @@ class _Recorder:
         return self.append(node)
 
     def append(self, node: Node) -> Tensor:
+        if len(self.nodes) >= _MOST_NODES:
+            raise ValueError(f"more than {_MOST_NODES} layers: there is no such network")
         self.nodes.append(node)
         return Tensor(len(self.nodes) - 1, node)
 

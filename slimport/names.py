@@ -56,6 +56,17 @@ def pytorch_name(variable: str) -> str:
     return ".".join([*scopes, PYTORCH_LEAVES.get(leaf, leaf)])
 
 
+def part_number(digits: str) -> int:
+    """The number of a layer, unit or block in a scope.
+
+    Raises:
+      ValueError: it is far beyond every count of these, so that to count to it would take hours.
+    """
+    if len(digits) > 4:
+        raise ValueError(f"a part numbered {digits[:12]}, and there is no network of so many")
+    return int(digits)
+
+
 def clean(scope: str) -> str:
     """The scope as PyTorch and Keras can spell it: itself, where they can.
 

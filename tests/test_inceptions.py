@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, SMALL_NETWORKS, pytorch_port, random_images, random_weights, tf_session
 from test_drop_in import timm  # noqa: F401 - a fixture
 
-from converters import InputError, frameworks, inspect, verify
+from converters import InputError, convert, frameworks, inspect, load_pytorch, verify
 from converters.checkpoint import write_checkpoint
 from converters.formats import models
 from converters.mapping import slim_names
@@ -337,6 +337,20 @@ def test_the_auxiliary_head_says_the_size_of_the_images_of_the_training(
     network = varied(network, aux_kernel_size=kernel)
     assert network.default_image_size == side
     assert network.without_auxiliary().default_image_size == 299
+
+
+def test_a_program_leaves_the_auxiliary_head_out(tmp_path: Path) -> None:
+    import torch
+
+    network = varied(RESNET_V2, repeats=(1, 1, 1))
+    write_checkpoint(tmp_path / "c", {f"net/{name}": array for name, array in random_weights(network).items()})
+    convert(tmp_path / "c", tmp_path / "m.pt2")
+    program, model = torch.export.load(tmp_path / "m.pt2").module(), load_pytorch(tmp_path / "c")
+    assert "AuxLogits" in dict(model.named_children())
+    assert not [name for name in program.state_dict() if "AuxLogits" in name]
+    for shape in ((1, 3, 224, 224), (3, 3, 151, 301)):
+        images = torch.from_numpy(random_images(shape))
+        torch.testing.assert_close(program(images), model(images))
 
 
 def test_an_auxiliary_head_of_other_images_is_said(tmp_path: Path) -> None:

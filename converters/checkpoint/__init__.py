@@ -8,7 +8,8 @@ with open_checkpoint("resnet_v2_50.ckpt") as checkpoint:
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
 from converters.checkpoint.bundle import BundleCheckpoint
 from converters.checkpoint.locate import Located, is_archive, locate
@@ -48,18 +49,23 @@ def _open(located: Located, archive: str | None = None) -> Checkpoint:
     def label(path: Path) -> str:
         return shown(str(path)) if archive is None else f"{archive}: {shown(path.name)}"
 
+    checkpoint: Checkpoint
     if located.v1_files:
-        return V1Checkpoint(located.path, located.v1_files, label)
-    return BundleCheckpoint(located.path, label)
+        checkpoint = V1Checkpoint(located.path, located.v1_files, label)
+    else:
+        checkpoint = BundleCheckpoint(located.path, label)
+    checkpoint.note = located.note
+    return checkpoint
 
 
 def _in_archive(path: Path, step: int | None) -> Checkpoint:
     # Here, since most checkpoints are in no archive, and the modules for them take a while to import.
     from converters.checkpoint import archive
 
-    folder, prefix = archive.unpack(path, step)
+    folder, chosen = archive.unpack(path, step)
     try:
-        checkpoint = _open(locate(Path(folder.name) / prefix), shown(str(path)))
+        located = locate(Path(folder.name) / PurePosixPath(chosen.prefix).name)
+        checkpoint = _open(replace(located, note=chosen.note), shown(str(path)))
     except BaseException:
         folder.cleanup()
         raise

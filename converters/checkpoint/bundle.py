@@ -21,7 +21,7 @@ from converters.checkpoint.mapped import MappedFile
 from converters.checkpoint.messages import shown
 from converters.checkpoint.ordered_code import Extents, slice_key
 from converters.checkpoint.reader import Checkpoint
-from converters.checkpoint.table import RESTART_INTERVAL, Table, mask
+from converters.checkpoint.table import RESTART_INTERVAL, Table, mask, what_it_is
 from converters.errors import CheckpointError
 from converters.variables import Variable
 
@@ -150,6 +150,8 @@ class BundleCheckpoint(Checkpoint):
         """Checks an entry against its shard's size, and its size against its shape."""
         where = f"{self._shards[entry.shard].label}: {_shown(key)} at offset {entry.offset}"
         if size is not None and entry.end > size:
+            if what := what_it_is(bytes(self._shards[entry.shard].read(0, 64))):
+                raise CheckpointError(f"{self._shards[entry.shard].label}: not the data of a checkpoint: {what}")
             raise CheckpointError(
                 f"{where}: needs {entry.size} bytes, and the file has only {size}: it is cut off; get it again"
             )
@@ -195,7 +197,7 @@ class BundleCheckpoint(Checkpoint):
     def _read_entry(self, variable: Variable, entry: Entry) -> NDArray[Any]:
         file = self._shards[entry.shard]
         where = f"{file.label}: {shown(variable.name)} at offset {entry.offset}"
-        data = file.view[entry.offset : entry.end]
+        data = file.read(entry.offset, entry.size)
         if len(data) != entry.size:
             raise CheckpointError(f"{where}: the file has become shorter since it was opened")
         if variable.dtype.kind == "O":

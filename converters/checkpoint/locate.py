@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PureWindowsPath
 
 from converters.checkpoint.bundle import index_path
 from converters.checkpoint.messages import shown
@@ -16,30 +16,34 @@ _BESIDE = re.compile(r"(.+?)\.(?:index|meta|data-\d{5}-of-\d{5})", re.DOTALL)
 _V1_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})", re.DOTALL)
 # How TensorFlow itself names all shards of a V1 checkpoint, in a `checkpoint` file too.
 _V1_PATTERN = re.compile(r"(.+)-\?{5}-of-(\?{5}|\d{5})", re.DOTALL)
-GZIP_MAGIC = b"\x1f\x8b"
+# How a checkpoint that is one file is named, nearly always.
+_V1_NAME = re.compile(r".+\.ckpt(-\d+)?", re.DOTALL)
+GZIP_MAGIC, BZIP2_MAGIC, XZ_MAGIC, _ZIP_MAGIC = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"PK\x03\x04"
 _TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
 # Files that mean the directory that contains them.
 _OF_DIRECTORIES = ("checkpoint", "saved_model.pb")
 # Of a `checkpoint` file, a short text.
-_LARGEST_STATE = 16 << 20
+LARGEST_STATE = 1 << 20
 _LISTED = 10
 
 
 @dataclass(frozen=True)
 class Located:
-    """A checkpoint: the V1 file, or the prefix; `v1_files` is empty for V2."""
+    """A checkpoint: the V1 file, or the prefix; `v1_files` is empty for V2. `note` is what a user should know of it."""
 
     path: Path
     v1_files: tuple[Path, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A checkpoint among files: its prefix and its files, by name."""
+    """A checkpoint among files: its prefix and its files, by name; and what a user should know of the choice."""
 
     prefix: str
     format: str
     files: tuple[str, ...]
+    note: str = ""
 
 
 def locate(source: Path, step: int | None = None) -> Located:
@@ -56,9 +60,15 @@ def locate(source: Path, step: int | None = None) -> Located:
     if source.name in _OF_DIRECTORIES and source.is_file() and not ends_as_table(source):
         source = source.parent
     if source.is_dir():
-        source = _in_directory(source, step)
-    elif step is not None:
+        path, note = _in_directory(source, step)
+        return replace(_locate_file(path), note=note)
+    if step is not None:
         source = source.with_name(f"{prefix_name(source.name)}-{step}")
+    return _locate_file(source)
+
+
+def _locate_file(source: Path) -> Located:
+    """The checkpoint of a file or a prefix."""
     if pattern := _V1_PATTERN.fullmatch(source.name):
         prefix = source.with_name(pattern[1])
         if shards := _v1_shards(prefix, pattern[2]):
@@ -98,6 +108,12 @@ def prefix_name(name: str) -> str:
     return beside[1] if beside else name
 
 
+def shard_prefix(name: str) -> str:
+    """The prefix in the name of a V1 checkpoint's shard, else the name."""
+    shard = _V1_SHARD.fullmatch(name)
+    return shard[1] if shard else name
+
+
 def ends_as_table(path: Path) -> bool:
     """Whether a file ends like a table, such as a V1 checkpoint or an index."""
     if not path.is_file():
@@ -111,12 +127,19 @@ def ends_as_table(path: Path) -> bool:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file begins like a tar or gzip file, as no other file of a checkpoint does."""
+    """Whether a file begins like a tar, compressed or not, or a zip, as no other file of a checkpoint does."""
     if not path.is_file() or _BESIDE.fullmatch(path.name) or ends_as_table(path):
         return False
     with path.open("rb") as file:
         begins = file.read(_TAR_MAGIC_AT + len(_TAR_MAGIC))
-    return begins.startswith(GZIP_MAGIC) or begins[_TAR_MAGIC_AT:] == _TAR_MAGIC
+    magics = (GZIP_MAGIC, BZIP2_MAGIC, XZ_MAGIC, _ZIP_MAGIC)
+    return begins.startswith(magics) or begins[_TAR_MAGIC_AT:] == _TAR_MAGIC
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file begins like a zip archive."""
+    with path.open("rb") as file:
+        return file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
 
 
 def candidates(tables: Iterable[str], names: Iterable[str]) -> list[Candidate]:
@@ -142,6 +165,17 @@ def candidates(tables: Iterable[str], names: Iterable[str]) -> list[Candidate]:
     return [Candidate(prefix, file_format, tuple(found)) for (prefix, file_format), found in sorted(files.items())]
 
 
+def named_like_checkpoints(folder: Path) -> list[str]:
+    """The prefixes of everything in a folder that is a checkpoint or named like one, which may be damaged."""
+    names = {path.name for path in folder.iterdir() if path.is_file()}
+    found = {one.prefix for one in candidates([name for name in names if ends_as_table(folder / name)], names)}
+    data = {beside[1] for name in names if (beside := _BESIDE.fullmatch(name)) and ".data-" in name[len(beside[1]) :]}
+    files = {name for name in names if _V1_NAME.fullmatch(name) or f"{name}.meta" in names}
+    indexes = {prefix for name in names if _V1_NAME.fullmatch(prefix := name.removesuffix(".index")) and prefix != name}
+    shards = {shard[1] for name in names if (shard := _V1_SHARD.fullmatch(name)) and f"{shard[1]}.meta" in names}
+    return sorted(found | data | files | indexes | shards)
+
+
 def choose(
     where: str, found: list[Candidate], state: str | None, step: int | None, otherwise: str = "name one of them"
 ) -> Candidate:
@@ -163,20 +197,31 @@ def choose(
         if not found:
             raise CheckpointError(f"{where}: no checkpoint of step {step}{_there_are(listed)}")
     elif state is not None:
-        newest = newest_of(where, state)
-        if pattern := _V1_PATTERN.fullmatch(newest):
-            newest = pattern[1]
-        # By its last part: where it was written is not where it is.
-        found = [candidate for candidate in found if Path(candidate.prefix).name == Path(newest).name]
-        if not found:
-            raise CheckpointError(
-                f"{where}: its 'checkpoint' file names {shown(newest)}, which is not there{_there_are(listed)}"
-            )
+        found = _named(where, found, newest_of(where, state))
     if not found:
         raise CheckpointError(f"{where}: no checkpoint in it")
     if len(found) > 1:
         raise several(where, [candidate.prefix for candidate in found], otherwise)
     return found[0]
+
+
+def _named(where: str, found: list[Candidate], newest: str) -> list[Candidate]:
+    """The candidates that a `checkpoint` file names; or else the only one that is there."""
+    if pattern := _V1_PATTERN.fullmatch(newest):
+        newest = pattern[1]
+    # By its last part: where it was written is not where it is.
+    named = [candidate for candidate in found if Path(candidate.prefix).name in _last_parts(newest)]
+    gone = f"its 'checkpoint' file names {shown(newest)}, which is not there"
+    if not named and len(found) == 1:
+        return [replace(found[0], note=f"{gone}: {shown(Path(found[0].prefix).name)} was read")]
+    if not named:
+        raise CheckpointError(f"{where}: {gone}{_there_are([candidate.prefix for candidate in found])}")
+    return named
+
+
+def _last_parts(path: str) -> tuple[str, ...]:
+    """What the name of a file is in a path of this system, and of Windows."""
+    return Path(path).name, PureWindowsPath(path).name
 
 
 def several(where: str, names: list[str], what_to_do: str) -> CheckpointError:
@@ -187,33 +232,39 @@ def several(where: str, names: list[str], what_to_do: str) -> CheckpointError:
 def newest_of(where: str, state: str) -> str:
     """The newest checkpoint's path by a `checkpoint` file, a CheckpointState in protobuf's text format.
 
-    Source: tensorflow/python/training/checkpoint_state.proto.
+    As in TensorFlow, the last of several lines counts. Source: tensorflow/python/training/checkpoint_state.proto.
 
     Raises:
-      CheckpointError: it names none.
+      CheckpointError: it names none, or is too long to be such a file.
     """
-    found = re.search(r"""^[ \t]*model_checkpoint_path[ \t]*:[ \t]*(["'])((?:[^\\\n]|\\.)*?)\1""", state, re.MULTILINE)
+    if len(state) > LARGEST_STATE:
+        raise CheckpointError(
+            f"{where}: its 'checkpoint' file is longer than {LARGEST_STATE} bytes; name the checkpoint itself"
+        )
+    found = re.findall(r"""^[ \t]*model_checkpoint_path[ \t]*:[ \t]*(["'])((?:[^\\\n]|\\.)*?)\1""", state, re.MULTILINE)
     if not found:
         raise CheckpointError(f"{where}: its 'checkpoint' file names no checkpoint; name the checkpoint itself")
-    return _unescaped(found[2])
+    return _unescaped(found[-1][1])
 
 
-def _in_directory(directory: Path, step: int | None) -> Path:
+def _in_directory(directory: Path, step: int | None) -> tuple[Path, str]:
+    """The file or prefix in a directory, and what a user should know of the choice."""
     where = shown(str(directory))
     state = directory / "checkpoint"
     text = _state_text(state) if state.is_file() and not ends_as_table(state) else None
     if text is not None and step is None:
-        named = Path(newest_of(where, text))
+        named = newest_of(where, text)
         # Relative to the directory, or absolute; and then the directory can have moved since.
-        for path in (directory / named, directory / named.name):
-            if index_path(path).is_file() or path.is_file() or _v1_shards(path):
-                return path
+        for path in (directory / named, *(directory / name for name in _last_parts(named) if name)):
+            if is_file(index_path(path)) or is_file(path) or _v1_shards(path):
+                return path, ""
     if text is None and index_path(directory / "variables" / "variables").is_file():
-        return directory / "variables" / "variables"
+        return directory / "variables" / "variables", ""
     names = [path.name for path in directory.iterdir()]
     tables = [name for name in names if ends_as_table(directory / name)]
     try:
-        return directory / choose(where, candidates(tables, names), text, step).prefix
+        chosen = choose(where, candidates(tables, names), text, step)
+        return directory / chosen.prefix, chosen.note
     except CheckpointError:
         if names and not tables and text is None and step is None:
             raise CheckpointError(
@@ -225,7 +276,7 @@ def _in_directory(directory: Path, step: int | None) -> Path:
 
 def _state_text(state: Path) -> str:
     with state.open("rb") as file:
-        return file.read(_LARGEST_STATE).decode(errors="replace")
+        return file.read(LARGEST_STATE + 1).decode(errors="replace")
 
 
 def _unescaped(text: str) -> str:
@@ -262,6 +313,14 @@ def _listed(names: list[str]) -> str:
 
 def _there_are(names: list[str]) -> str:
     return f"; there are: {_listed(names)}" if names else ", nor any other"
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _v1_shards(prefix: Path, count: str = "?????") -> tuple[Path, ...]:

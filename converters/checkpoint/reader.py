@@ -23,15 +23,16 @@ _DROP_AFTER = 16 << 20
 class Checkpoint(Mapping[str, NDArray[Any]]):
     """The variables of a checkpoint, sorted by name. An array is read, and its checksum verified, on access.
 
-    Arrays are read-only, and views into the file where its format allows that. They stay valid when the checkpoint is
-    closed; a file must not be shortened while one is in use, since the system kills a process that reads beyond its
-    end.
+    Arrays are read-only. Of a V1 checkpoint they are views into the file where its format allows that. They stay valid
+    when the checkpoint is closed; a V1 file must not be shortened while one is in use, since the system kills a process
+    that reads beyond its end.
 
     Attributes:
       path: the V1 file, or the prefix of several files, as TensorFlow's own reader takes it. Files from an
         archive are in a temporary folder until the checkpoint is closed.
       variables: names, shapes and dtypes; making it reads no tensor.
       format: `v1` or `v2`.
+      note: what a user should know of the choice of this checkpoint.
 
     Raises:
       CheckpointError: from reading a variable that is damaged.
@@ -42,6 +43,7 @@ class Checkpoint(Mapping[str, NDArray[Any]]):
 
     def __init__(self, path: Path, variables: Iterable[Variable], files: Iterable[MappedFile]) -> None:
         self.path = path
+        self.note = ""
         self.variables: Mapping[str, Variable] = {v.name: v for v in sorted(variables, key=lambda v: v.name.encode())}
         self._files = tuple(files)
         self._on_close: list[Callable[[], None]] = []

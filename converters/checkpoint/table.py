@@ -195,16 +195,19 @@ def _parse_block(block: memoryview) -> dict[bytes, memoryview]:
     return entries
 
 
+def what_it_is(begins: bytes) -> str | None:
+    """What a file of something else is, by its first bytes, and what to do about it; None if that is not known."""
+    begins = begins.lstrip(b"\xef\xbb\xbf \t\r\n")
+    small = begins.lower()
+    return next((what for magic, what in _OTHER_FILES if begins.startswith(magic) or small.startswith(magic)), None)
+
+
 def _what_it_is_instead(buffer: memoryview) -> str:
     """A description of a file that is not a table, by its first bytes, and what to do about it."""
-    begins = bytes(buffer[:64])
-    for magic, what in _OTHER_FILES:
-        if begins.startswith(magic):
-            return f"not a TensorFlow checkpoint: {what}"
+    if what := what_it_is(bytes(buffer[:_BEGIN])):
+        return f"not a TensorFlow checkpoint: {what}"
     if _looks_random(bytes(buffer[:_SAMPLE])):
-        return (
-            "not a TensorFlow checkpoint: its bytes look random, as encrypted or compressed ones do"
-        )
+        return "not a TensorFlow checkpoint: its bytes look random, as encrypted or compressed ones do"
     return (
         "not a TensorFlow checkpoint, or cut off: it does not end in a table's footer; get the file again, or name "
         "another"
@@ -219,13 +222,16 @@ def _looks_random(sample: bytes) -> bool:
     return len(sample) == _SAMPLE and spread < 255 + 5 * math.sqrt(2 * 255)
 
 
+_BEGIN = 64
 _SAMPLE = 4096
 _OTHER_FILES = (
     (b"version https://git-lfs", "a pointer that Git LFS left; get the file itself with git lfs pull"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes"),
     (b"PK\x03\x04", "a zip archive, as PyTorch and Keras write"),
-    (b"<!DOCTYPE", "a web page; the download went wrong"),
+    (b"<!doctype", "a web page; the download went wrong"),
     (b"<html", "a web page; the download went wrong"),
+    (b"<head", "a web page; the download went wrong"),
+    (b"<?xml", "an XML page; the download went wrong"),
 )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import IO, Any
@@ -17,13 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.checkpoint import dtypes, wire
-from converters.checkpoint.bundle import data_path, index_path, lengths_crc
+from converters.checkpoint.bundle import data_path, data_paths, index_path, lengths_crc
 from converters.checkpoint.locate import ends_as_table
 from converters.checkpoint.mapped import reason
 from converters.checkpoint.messages import shown
 from converters.checkpoint.table import build_table, mask
 from converters.errors import CheckpointError, InputError
-from converters.files import durable, sync_folder
+from converters.files import resolved, sync_folder
+from slimport.files import locked, take_mode, workspace
+
+_PIECE = 16 << 20
+"""Bytes of a tensor that are copied at once, where its memory is laid out otherwise."""
 
 
 def write_checkpoint(
@@ -44,9 +49,11 @@ def write_checkpoint(
       CheckpointError: a name or a dtype that TensorFlow does not have.
       InputError: the files cannot be written; the old checkpoint is as it was.
     """
-    prefix = Path(prefix).resolve()
+    prefix = resolved(Path(prefix))
     if ends_as_table(prefix):
         raise InputError(f"{shown(str(prefix))}: a V1 checkpoint has this name; move it away, or choose another name")
+    if prefix.exists() and not (prefix.is_file() or prefix.is_dir()):
+        raise InputError(f"{shown(str(prefix))}: is a device or a pipe; choose another name")
     if not prefix.parent.is_dir():
         raise InputError(f"{shown(str(prefix))}: the folder {shown(str(prefix.parent))} does not exist; make it first")
     pairs = _sorted(variables) if isinstance(variables, Mapping) else variables
@@ -62,26 +69,54 @@ def _sorted(variables: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, NDArra
 
 
 def _write(prefix: Path, pairs: Iterable[tuple[str, NDArray[Any]]]) -> None:
+    with workspace(prefix) as folder:
+        with _durable(folder / "data") as data:
+            entries = _write_data(data, pairs)
+        # Of two processes that write the same checkpoint, the last one's is there at the end, whole.
+        with locked(prefix.parent):
+            _replace(prefix, folder, entries)
+
+
+def _replace(prefix: Path, folder: Path, entries: Mapping[bytes, bytes]) -> None:
+    """Puts the data file in a folder, with an index of its entries, in the place of the checkpoint at a prefix."""
     old = _data_paths(prefix)
     shards = next(n for n in count(1) if not old.intersection(data_path(prefix, shard, n) for shard in range(n)))
-    data_paths = [data_path(prefix, shard, shards) for shard in range(shards)]
+    new = [data_path(prefix, shard, shards) for shard in range(shards)]
+    files = [folder / "data", *(folder / f"empty{shard}" for shard in range(1, shards)), folder / "index"]
+    for empty in files[1:-1]:
+        empty.touch()
+    with _durable(files[-1]) as index:
+        index.write(build_table([(b"", _header(shards)), *sorted(entries.items())]))
     try:
-        with durable(index_path(prefix)) as index:
-            with durable(data_paths[0]) as data:
-                entries = _write_data(data, pairs)
-            for path in data_paths[1:]:
-                with durable(path):
-                    pass
-            index.write(build_table([(b"", _header(shards)), *sorted(entries.items())]))
+        for file, path in zip(files, [*new, index_path(prefix)], strict=True):
+            take_mode(file, index_path(prefix))
+            file.replace(path)
+        # The new names must be on the disk before the old data goes.
+        sync_folder(prefix.parent)
     except BaseException:
-        # No index names them.
-        for path in data_paths:
+        # The index may be the new one already; it says which data files are needed.
+        for path in set(new) - _named(prefix):
             path.unlink(missing_ok=True)
         raise
-    # The new names must be on the disk before the old data goes.
-    sync_folder(prefix.parent)
     for path in old:
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _durable(path: Path) -> Iterator[IO[bytes]]:
+    """Yields a file to write to, whose bytes are on the disk afterwards."""
+    with path.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _named(prefix: Path) -> set[Path]:
+    """The data files that the index at a prefix names; empty if there is no index."""
+    try:
+        return set(data_paths(prefix))
+    except CheckpointError:
+        return set()
 
 
 def _write_data(data: IO[bytes], pairs: Iterable[tuple[str, NDArray[Any]]]) -> dict[bytes, bytes]:
@@ -94,10 +129,12 @@ def _write_data(data: IO[bytes], pairs: Iterable[tuple[str, NDArray[Any]]]) -> d
             raise CheckpointError(f"{shown(name)!r}: an empty name, or a second variable of this name")
         array = np.asarray(value)
         dtype = dtypes.tensorflow_dtype(array.dtype, shown(name))
-        content, crc = _strings(array, name) if dtype == dtypes.STRING else _numbers(array)
-        data.write(content)
-        entries[key] = _entry(dtype, array.shape, offset, len(content), crc)
-        offset += len(content)
+        size = crc = 0
+        for content, so_far in [_strings(array, name)] if dtype == dtypes.STRING else _numbers(array):
+            data.write(content)
+            size, crc = size + len(content), so_far
+        entries[key] = _entry(dtype, array.shape, offset, size, crc)
+        offset += size
     return entries
 
 
@@ -114,10 +151,26 @@ def _encoded(name: str) -> bytes:
         raise CheckpointError(f"{shown(name)}: a name that is not Unicode") from error
 
 
-def _numbers(array: NDArray[Any]) -> tuple[memoryview, int]:
-    """A tensor's bytes, row-major and little-endian, and their checksum."""
-    content = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
-    return content, crc32c.crc32c(content)
+def _numbers(array: NDArray[Any]) -> Iterator[tuple[memoryview, int]]:
+    """Yields a tensor's bytes, row-major and little-endian, in pieces, with the checksum of all bytes so far."""
+    crc = 0
+    for piece in _pieces(array):
+        content = np.ascontiguousarray(piece, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
+        crc = crc32c.crc32c(content, crc)
+        yield content, crc
+
+
+def _pieces(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Yields an array in pieces that are small, in their order in memory."""
+    if array.nbytes <= _PIECE or not array.ndim:
+        yield array
+    elif array[0].nbytes > _PIECE:
+        for row in array:
+            yield from _pieces(row)
+    else:
+        step = max(1, _PIECE // array[0].nbytes)
+        for start in range(0, len(array), step):
+            yield array[start : start + step]
 
 
 def _strings(array: NDArray[Any], name: str) -> tuple[bytes, int]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from converters.checkpoint.messages import shown
 from converters.display import layers, tree
 from converters.inspection import Inspection, dtype_name
 from converters.weights import training_state
@@ -39,7 +40,8 @@ def inspection_text(
     """
     what = _FORMATS.get(found.format, f"converted file, {found.format}")
     counts = f"{len(found.variables)} variables, {found.parameters:,} elements"
-    lines = [f"{click.style(str(found.path), bold=True)}: {what}, {counts}"]
+    lines = [f"{click.style(shown(str(found.path)), bold=True)}: {what}, {counts}"]
+    lines += [f"read: {found.read}"] if found.read else []
     lines += _labelled(_summary(found))
     lines.append("")
     graph = layers.network_graph(found) if as_layers or found.path.suffix in GRAPH_SUFFIXES else None
@@ -127,6 +129,7 @@ def _commands(found: Inspection) -> Iterator[tuple[str, str]]:
         return
     source = shlex.quote(str(found.path))
     options = "" if found.recognition else f" --scope {shlex.quote(network.scope)}"
+    options += f" --step {found.step}" if found.step is not None else ""
     options += f" {found.selection}" if found.selection != EVERYTHING else ""
     suffix = ".keras" if found.format == "safetensors" else ".safetensors"
     converted = f"{network.network.name}{suffix}"
@@ -144,7 +147,7 @@ def _labelled(rows: Iterator[tuple[str, str]]) -> Iterator[str]:
 def _list(found: Inspection) -> Iterator[str]:
     width = max((len(v.name) for v in found.variables), default=0)
     for v in found.variables:
-        yield f"{v.name:<{width}}  {dtype_name(v):<8}  {list(v.shape)}"
+        yield f"{shown(v.name):<{width}}  {dtype_name(v):<8}  {list(v.shape)}"
 
 
 def _tree(found: Inspection, depth: int | None) -> Iterator[str]:
@@ -171,7 +174,8 @@ def _in_order(found: Inspection) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _natural(name: str) -> list[int | str]:
+def _natural(name: str) -> list[tuple[int, str]]:
     """A key that sorts `unit_2` before `unit_10`."""
-    # Every second part that `re.split` returns is a number.
-    return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"([0-9]+)", name))]
+    # Every second part that `re.split` returns is a number, whose digits can be too many to be an int.
+    parts = enumerate(re.split(r"([0-9]+)", name))
+    return [(len(part.lstrip("0")), part.lstrip("0")) if index % 2 else (0, part) for index, part in parts]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from converters.checkpoint.messages import shown
 from converters.weights import training_state
 
 if TYPE_CHECKING:
@@ -35,12 +36,12 @@ def conversion_text(done: Conversion, source: str, extras: str | None) -> str:
       source: its source, as the user named it.
       extras: the file of the raw variables.
     """
-    lines = [f"{done.destination}: {done.recognition}, from {source}"]
+    lines = [f"{shown(str(done.destination))}: {done.recognition}, from {shown(source)}"]
     if done.rounding:
         lines.append(f"rounded: {done.rounding}")
-    lines += done.recognition.notes()
+    lines += done.notes()
     if done.extras:
-        lines.append(f"{extras}: {len(done.extras)} variables, raw")
+        lines.append(f"{shown(str(extras))}: {len(done.extras)} variables, raw")
     label = "other variables" if done.extras else "left out"
     lines += [f"{label}: {line}" for line in training_state.described(done.recognition.extras)]
     return "\n".join(lines)
@@ -53,12 +54,13 @@ def outcomes_text(outcomes: Sequence[Outcome], folder: str) -> str:
         for status in ("converted", "skipped", "failed")
         if (count := sum(outcome.status == status for outcome in outcomes))
     )
-    lines = [f"{folder}: {counts}"]
-    width = max(len(outcome.job.destination.name) for outcome in outcomes)
-    for outcome in outcomes:
+    lines = [f"{shown(folder)}: {counts}"]
+    names = [shown(outcome.job.destination.name) for outcome in outcomes]
+    width = max(map(len, names))
+    for name, outcome in zip(names, outcomes, strict=True):
         status = click.style(f"{outcome.status:<9}", fg="red" if outcome.status == "failed" else None)
         seconds = f"{outcome.seconds:5.1f} s" if outcome.seconds else " " * 7
-        lines.append(f"  {status}  {outcome.job.destination.name:<{width}}  {seconds}  {outcome.message}".rstrip())
+        lines.append(f"  {status}  {name:<{width}}  {seconds}  {outcome.message}".rstrip())
     return "\n".join(lines)
 
 
@@ -66,15 +68,15 @@ def predictions_text(found: Predictions) -> str:
     """Each image with its classes, a line each."""
     lines = []
     for prediction in found.images:
-        lines.append(str(prediction.image))
+        lines.append(shown(str(prediction.image)))
         for guess in prediction.top:
-            lines.append(f"  {guess.probability:7.2%}  {guess.index:>4}  {guess.name or ''}".rstrip())
+            lines.append(f"  {guess.probability:7.2%}  {guess.index:>4}  {shown(guess.name or '')}".rstrip())
     return "\n".join(lines)
 
 
 def fetched_text(files: Sequence[Fetched]) -> str:
     """The files as `sha256sum` prints them."""
-    return "\n".join(f"{file.sha256}  {file.path}" for file in files)
+    return "\n".join(f"{file.sha256}  {shown(str(file.path))}" for file in files)
 
 
 def zoo_text(releases: Mapping[Release, Fetched | None]) -> str:

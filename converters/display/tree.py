@@ -138,11 +138,15 @@ def _runs(nodes: Sequence[Node]) -> list[list[Node]]:
 
 
 _NUMBER = re.compile(r"\d+")
+_MOST_DIGITS = 9
 
 
 def _follows(before: Node, node: Node) -> bool:
     numbers = [_NUMBER.findall(one.name) for one in (before, node)]
     if _NUMBER.sub("#", before.name) != _NUMBER.sub("#", node.name):
+        return False
+    # Numbers that no layer has are other names, and not counted.
+    if any(len(digits) > _MOST_DIGITS for digits in numbers[0] + numbers[1]):
         return False
     steps = [int(b) - int(a) for a, b in zip(*numbers, strict=True)]
     return sorted(steps) == [0] * (len(steps) - 1) + [1]

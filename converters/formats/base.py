@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from converters import mapping
-from converters.errors import InputError
+from converters.errors import InputError, first_line
 from converters.variables import Array, Variable
 from slimport import networks
 from slimport.networks import Network
@@ -20,6 +22,15 @@ if TYPE_CHECKING:
     from converters.checkpoint import Checkpoint
 
 FLOATING_POINT = ("float16", "bfloat16", "float32", "float64")
+LARGEST_TEXT = 64 << 20
+"""Bytes of JSON that are read of a file: the largest graph's description has less than a tenth of that."""
+_MOST_VARIABLES = 20_000
+_CHECKSUM = "checksum"
+_TYPES: Mapping[str, type] = {
+    **dict.fromkeys(("network", "source", "arguments", "rounding", "selection", "view", "filled", "end_points"), dict),
+    "scope": str,
+}
+"""The types of what a description has."""
 
 
 class Weights(Protocol):
@@ -128,8 +139,99 @@ def described_network(path: Path, description: Mapping[str, Any]) -> Network | N
         return None
     try:
         return networks.from_json(description["network"])
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: its description is not of a network: {error}") from error
+    # Whatever is raised, it is about this text.
+    except Exception as error:
+        raise InputError(f"{path}: its description is not of a network: {first_line(error)}") from error
+
+
+def description_text(description: Mapping[str, Any]) -> str:
+    """A description as JSON with its checksum, for a file."""
+    return json.dumps({**description, _CHECKSUM: _checksum(description)})
+
+
+def read_description(path: Path, text: str | bytes) -> dict[str, Any]:
+    """The description in a file, from its JSON; empty if there is none.
+
+    Raises:
+      InputError: it is damaged, or no description of slimport's.
+    """
+    found = read_json(path, text or "{}", "its description")
+    for name, type_ in _TYPES.items():
+        if not isinstance(found.get(name, type_()), type_):
+            raise InputError(f"{path}: its description is damaged: {name!r} is not of its type; convert it again")
+    for said in (found.get("selection"), found.get("view")):
+        _check_selection(path, said)
+    # Files of earlier versions have none.
+    checksum = found.pop(_CHECKSUM, None)
+    if checksum is not None and checksum != _checksum(found):
+        raise InputError(f"{path}: its description is damaged: its checksum does not match; convert it again")
+    return found
+
+
+def read_json(path: Path, text: str | bytes, what: str) -> dict[str, Any]:
+    """A JSON object in a file.
+
+    Raises:
+      InputError: it is damaged, or too long to be true.
+    """
+    if len(text) > LARGEST_TEXT:
+        raise InputError(f"{path}: {what} is longer than {LARGEST_TEXT} bytes; it is no file of slimport's")
+    try:
+        found = json.loads(text, object_pairs_hook=_once)
+    # Of deep nesting too, which is RecursionError.
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: {what} is not JSON: {first_line(error)}; get the file again") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: {what} is not a JSON object; get the file again")
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is in it twice")
+    return found
+
+
+def _checksum(description: Mapping[str, Any]) -> str:
+    # Always as long, whatever it is.
+    return f"{zlib.crc32(json.dumps(description, sort_keys=True).encode()):08x}"
+
+
+def _check_selection(path: Path, said: Mapping[str, Any] | None) -> None:
+    scopes = () if said is None else said.get("exclude_scopes")
+    kinds = {"ema": bool, "drop_background": bool, "head": bool, "exclude_scopes": list}
+    right = said is None or (
+        set(said) <= set(kinds)
+        and isinstance(scopes, list)
+        and all(isinstance(scope, str) for scope in scopes)
+        and all(isinstance(value, kinds[name]) for name, value in said.items())
+    )
+    if not right:
+        raise InputError(f"{path}: its description is damaged: no selection of slimport's; convert it again")
+
+
+def check_count(path: Path, count: int) -> None:
+    """Raises InputError if a file has more variables than any network with all its training state."""
+    if count > _MOST_VARIABLES:
+        raise InputError(
+            f"{path}: {count} variables, and no network has more than {_MOST_VARIABLES}; name another file"
+        )
+
+
+def pytorch_names(names: Iterable[str]) -> dict[str, str]:
+    """PyTorch's names by slim's.
+
+    Raises:
+      InputError: two variables would have one name.
+    """
+    found: dict[str, str] = {}
+    slim: dict[str, str] = {}
+    for name in names:
+        found[name] = mapping.pytorch_name(name)
+        if (other := slim.setdefault(found[name], name)) != name:
+            raise InputError(f"{other} and {name}: both would be {found[name]} in PyTorch; leave one out")
+    return found
 
 
 def pytorch_file(
@@ -148,6 +250,7 @@ def pytorch_file(
       tensor: reads one.
       description: the file's. If it has no network, the rule for names tells slim's.
     """
+    check_count(path, len(tensors))
     network = described_network(path, description)
     shapes = {} if network is None else network.variables()
     described = {mapping.pytorch_name(name): name for name in shapes}

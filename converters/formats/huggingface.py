@@ -18,7 +18,7 @@ from typing import Any
 from converters.errors import InputError
 from converters.files import atomic_folder
 from converters.formats import safetensors
-from converters.formats.base import Format, OpenFile, Weights
+from converters.formats.base import LARGEST_TEXT, Format, OpenFile, Weights, read_json
 from slimport.labels import BACKGROUND, imagenet_labels, imagenet_synsets
 from slimport.networks import Network
 from slimport.preprocessing import CENTRAL_FRACTION, MEANS, PREPROCESSINGS, RESIZE_SIDE
@@ -35,10 +35,8 @@ def open_file(path: Path, step: int | None = None) -> Iterator[OpenFile]:
     Raises:
       InputError: they cannot be read, or `config.json` says something else than they do.
     """
-    try:
-        found = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path / CONFIG}: not JSON: {error}") from error
+    with (path / CONFIG).open("rb") as file:
+        found = read_json(path / CONFIG, file.read(LARGEST_TEXT + 1), "it")
     with safetensors.open_file(path / WEIGHTS, step) as opened:
         _check_config(path, found, opened)
         yield opened

@@ -5,11 +5,13 @@ The description of the network is beside what Keras reads: a member of the `.ker
 
 from __future__ import annotations
 
-import json
+import math
 import shutil
+import subprocess
+import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,42 +19,87 @@ from typing import Any
 import numpy as np
 
 from converters import frameworks, mapping
-from converters.errors import InputError, first_line
+from converters.errors import InputError
 from converters.files import atomic
-from converters.formats.base import Format, OpenFile, Weights, described_network
+from converters.formats import zipped
+from converters.formats.base import (
+    Format,
+    OpenFile,
+    Weights,
+    described_network,
+    description_text,
+    read_description,
+    read_json,
+)
 from converters.formats.models import keras_model
 from converters.variables import Array, Variable
+from slimport.graph import Shape
 
 _MEMBER, _DATASET = "slimport.json", "slimport"
+_WEIGHTS = "model.weights.h5"
+_WALK = """
+import sys, h5py
+with h5py.File(sys.argv[1], "r") as file:
+    file.visititems(lambda name, found: (dict(found.attrs), getattr(found, "shape", 0)) and None)
+"""
+_PROBE_S = 10
 
 
 @contextmanager
 def open_file(path: Path, step: int | None = None) -> Iterator[OpenFile]:  # noqa: ARG001
-    """Opens a file.
+    """Opens a file. Only the weights and the layers' names are read: no layer is made from the file's configuration.
 
     Raises:
       InputError: Keras 3 did not write it, or Keras before 3.9, which kept no names.
     """
     h5py = frameworks.require("h5py")
+    if path.suffix != ".keras":
+        _probe(path)
+        with h5py.File(path, "r") as file:
+            said = _dataset(path, file, _DATASET)[()] if _DATASET in file else b""
+            yield _opened(path, "weights.h5", file, read_description(path, _text(path, said)))
+        return
+    with zipped.opened(path, "a Keras 3 file") as archive:
+        described = {"scope": _scope(path, archive)}
+        if _MEMBER in archive.namelist():
+            described |= read_description(path, zipped.text(archive, _MEMBER))
+        zipped.check(archive, _WEIGHTS)
+        with archive.open(_WEIGHTS) as weights, h5py.File(weights, "r") as file:
+            yield _opened(path, "keras", file, described)
+
+
+def _probe(path: Path) -> None:
+    """Walks through an HDF5 file in another process. In some damaged files the library crashes, or never ends.
+
+    A `.keras` file needs none: the checksum of its archive tells the damage.
+
+    Raises:
+      InputError: it crashed, took too long, or could not read the file.
+    """
     try:
-        if path.suffix == ".keras":
-            with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as weights:
-                scope = json.loads(archive.read("config.json"))["config"]["name"].replace("__", "/")
-                described = json.loads(archive.read(_MEMBER)) if _MEMBER in archive.namelist() else {}
-                with h5py.File(weights, "r") as file:
-                    yield _opened(path, "keras", file, {"scope": scope, **described})
-        else:
-            with h5py.File(path, "r") as file:
-                described = json.loads(file[_DATASET][()]) if _DATASET in file else {}
-                yield _opened(path, "weights.h5", file, described)
-    except (OSError, KeyError, TypeError, zipfile.BadZipFile, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not a Keras 3 file: {first_line(error)}") from error
+        done = subprocess.run(
+            [sys.executable, "-c", _WALK, path.absolute()], capture_output=True, timeout=_PROBE_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise InputError(f"{path}: not a Keras 3 file, or damaged: a walk through it does not end") from error
+    if done.returncode:
+        why = (done.stderr.decode(errors="replace").strip().splitlines() or ["it cannot be read"])[-1]
+        raise InputError(f"{path}: not a Keras 3 file, or damaged: {why}; get the file again")
+
+
+def _scope(path: Path, archive: zipfile.ZipFile) -> str:
+    """The model's name by the configuration in an archive."""
+    config = read_json(path, zipped.text(archive, "config.json"), "its configuration").get("config")
+    name = config.get("name") if isinstance(config, dict) else None
+    if not isinstance(name, str):
+        raise InputError(f"{path}: not a Keras 3 file: its configuration has no name; save it again with Keras 3")
+    return name.replace("__", "/")
 
 
 def write(weights: Weights, path: Path) -> None:
     """Saves the model, or only its weights if the name ends in `.weights.h5`."""
     model = keras_model(weights)
-    description = json.dumps(weights.description())
+    description = description_text(weights.description())
     with atomic(path) as temporary, tempfile.TemporaryDirectory(prefix=".slimport", dir=temporary.parent) as folder:
         # `save_weights` writes the same HDF5 file that a .keras archive contains, but directly to the disk, and
         # if that is full, HDF5 ends the process. The archive's is written in memory.
@@ -63,34 +110,17 @@ def write(weights: Weights, path: Path) -> None:
                 opened.writestr(_MEMBER, description)
             archive.replace(temporary)
             return
-        with zipfile.ZipFile(archive).open("model.weights.h5") as saved, temporary.open("wb") as file:
+        with zipfile.ZipFile(archive).open(_WEIGHTS) as saved, temporary.open("wb") as file:
             shutil.copyfileobj(saved, file, 1 << 20)
         with frameworks.require("h5py").File(temporary, "r+") as file:
             file[_DATASET] = description
 
 
 def _opened(path: Path, format_: str, file: Any, description: Mapping[str, Any]) -> OpenFile:
-    """Keras 3 keeps a layer's weights as `layers/<class>_<n>/vars/<i>`, and its name as an attribute of `vars`."""
+    """The variables in an HDF5 file of weights, under the names that `_datasets` tells."""
     network = described_network(path, description)
     shapes = {} if network is None else network.variables()
-    leaves = _leaves(shapes)
-    datasets: dict[str, Any] = {}
-    for group in file["layers"].values():
-        weights = group["vars"]
-        if not len(weights):
-            continue
-        if "name" not in weights.attrs:
-            raise InputError(f"{path}: its layers have no names; save it again with Keras 3.9 or newer")
-        layer = weights.attrs["name"]
-        scope = layer.replace("__", "/")
-        if scope in shapes:
-            # A variable by itself: its layer has its whole name.
-            names = [scope]
-        elif len(leaves.get(scope, ())) == len(weights):
-            names = [f"{scope}/{leaf}" for leaf in leaves[scope]]
-        else:
-            names = [mapping.slim_name(layer, leaf) for leaf in _told_by_shape(weights)]
-        datasets |= {name: weights[str(index)] for index, name in enumerate(names)}
+    datasets = _datasets(path, file, shapes)
 
     def read(names: Iterable[str]) -> Iterator[tuple[str, Array]]:
         for name in names:
@@ -100,9 +130,69 @@ def _opened(path: Path, format_: str, file: Any, description: Mapping[str, Any])
     for name, dataset in datasets.items():
         known = shapes.get(name)
         # Keras may have the same values in another shape.
-        shape = known if known is not None and np.prod(known) == dataset.size else dataset.shape
+        shape = known if known is not None and math.prod(known) == dataset.size else dataset.shape
         variables[name] = Variable(name, shape, dataset.dtype)
     return OpenFile(path, format_, (path,), variables, read, description)
+
+
+def _datasets(path: Path, file: Any, shapes: Mapping[str, Shape]) -> dict[str, Any]:
+    """The datasets by slim's names.
+
+    Keras 3 keeps a layer's weights as `layers/<class>_<n>/vars/<i>`, and its name as an attribute of `vars`.
+    """
+    leaves = _leaves(shapes)
+    datasets: dict[str, Any] = {}
+    layers = _group(path, file, "layers")
+    for layer_name in layers:
+        weights = _group(path, _group(path, layers, layer_name), "vars")
+        if not len(weights):
+            continue
+        layer = weights.attrs.get("name")
+        if not isinstance(layer, str):
+            raise InputError(f"{path}: its layers have no names; save it again with Keras 3.9 or newer")
+        scope = layer.replace("__", "/")
+        arrays = [_dataset(path, weights, str(index)) for index in range(len(weights))]
+        if scope in shapes:
+            # A variable by itself: its layer has its whole name.
+            names = [scope]
+        elif len(leaves.get(scope, ())) == len(arrays):
+            names = [f"{scope}/{leaf}" for leaf in leaves[scope]]
+        else:
+            names = [mapping.slim_name(layer, leaf) for leaf in _told_by_shape(arrays)]
+        if twice := next((name for name in names if name in datasets), None):
+            raise InputError(f"{path}: two layers for one variable, {twice}; leave one out")
+        datasets |= dict(zip(names, arrays, strict=False))
+    return datasets
+
+
+def _group(path: Path, parent: Any, name: str) -> Any:
+    """A group in a group, not one in another file."""
+    h5py = frameworks.require("h5py")
+    if name not in parent:
+        raise InputError(f"{path}: not a Keras 3 file: {name} is missing; save it again with Keras 3")
+    found = parent[name] if isinstance(parent.get(name, getlink=True), h5py.HardLink) else None
+    if not isinstance(found, h5py.Group):
+        raise InputError(f"{path}: {name} in it is a link, or no group, as Keras never writes; refused")
+    return found
+
+
+def _dataset(path: Path, parent: Any, name: str) -> Any:
+    """A dataset in a group, whose values are in this file."""
+    h5py = frameworks.require("h5py")
+    found = parent[name] if isinstance(parent.get(name, getlink=True), h5py.HardLink) else None
+    if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual or found.shape is None:
+        raise InputError(f"{path}: {name} in it is not an array in this file, as Keras writes; refused")
+    # What is claimed and not there would be filled with zeros. Texts are stored apart.
+    stored = found.id.get_storage_size()
+    if found.dtype.kind != "O" and (stored < found.nbytes if found.chunks is None else found.nbytes and not stored):
+        raise InputError(f"{path}: damaged: {name} of shape {list(found.shape)} has {stored} bytes; get it again")
+    return found
+
+
+def _text(path: Path, value: Any) -> bytes:
+    if not isinstance(value, bytes):
+        raise InputError(f"{path}: its description is damaged: it is not a text; convert it again")
+    return value
 
 
 def _leaves(variables: Iterable[str]) -> dict[str, list[str]]:
@@ -114,9 +204,9 @@ def _leaves(variables: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def _told_by_shape(weights: Any) -> tuple[str, ...]:
+def _told_by_shape(weights: Sequence[Any]) -> tuple[str, ...]:
     """Keras's names for a layer's weights, if no description names them."""
-    if weights["0"].ndim > 1:
+    if weights[0].ndim > 1:
         return ("kernel", "bias")[: len(weights)]
     leaves = ("gamma", "beta", "moving_mean", "moving_variance")
     # By default, slim's BatchNorm has a beta and no gamma.

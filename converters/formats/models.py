@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from converters import frameworks, mapping
+from converters.errors import InputError
 from converters.formats.base import Weights
 from converters.variables import Array
 from slimport.networks import Network
@@ -18,12 +19,14 @@ Variables = Iterable[tuple[str, Array]]
 
 def state_dict(variables: Variables) -> dict[str, Any]:
     """Variables as tensors by PyTorch's names, in their dtypes."""
-    state = {}
+    state: dict[str, Any] = {}
     for name, array in variables:
+        if (own := mapping.pytorch_name(name)) in state:
+            raise InputError(f"{name}: a second variable that would be {own} in PyTorch; leave one out")
         # A copy even if the layout is the same: torch's tensors are writable, and a checkpoint's arrays are not.
         laid_out = mapping.pytorch_array(name, array)
         laid_out = laid_out.copy() if laid_out is array else laid_out
-        state[mapping.pytorch_name(name)] = mapping.array_tensor(laid_out)
+        state[own] = mapping.array_tensor(laid_out)
     return state
 
 

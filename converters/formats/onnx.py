@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,12 +12,15 @@ import numpy as np
 
 import slimport
 from converters import frameworks
+from converters.errors import InputError
 from converters.files import atomic, check_destination
 from converters.formats import programs
 from converters.formats.base import Format, OpenFile, Weights, pytorch_file
 from converters.formats.models import pytorch_model
 from converters.variables import Array
 
+_LARGEST = (1 << 31) - (16 << 20)
+"""Bytes of weights in a message of at most 2 GiB, with room for the program."""
 OPSET = 18
 """PyTorch's exporter writes it without a conversion between opsets, and ONNX Runtime has read it since 1.14 (2023)."""
 
@@ -47,8 +51,9 @@ def write(weights: Weights, path: Path) -> None:
     Values inside it that are end points have slim's names for them.
     """
     check_destination(path)
-    torch = frameworks.require("torch")
     weights = weights.without_auxiliary()
+    _check_size(weights, path)
+    torch = frameworks.require("torch")
     frameworks.require("onnxscript")
     import onnx_ir
     from onnxscript.optimizer import fold_constants, remove_unused_nodes
@@ -78,6 +83,14 @@ def write(weights: Weights, path: Path) -> None:
     model.metadata_props[programs.NOTES] = programs.notes(weights.description(), names)
     with atomic(path) as temporary:
         onnx_ir.save(model, temporary)
+
+
+def _check_size(weights: Weights, path: Path) -> None:
+    """Raises InputError if the weights are more than protobuf's largest message, which a file is."""
+    shapes = weights.network.variables()
+    size = sum(math.prod(shapes[name]) * dtype.itemsize for name, dtype in weights.dtypes.items())
+    if size > _LARGEST:
+        raise InputError(f"{path}: {size / 1e9:.1f} GB of weights; an ONNX file has 2 GB at most: convert to .pt2")
 
 
 def _name(end_points: dict[str, Any], graph: Any) -> dict[str, str]:

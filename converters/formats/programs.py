@@ -7,7 +7,6 @@ description names the end points' values in it, for `verify`.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from converters import frameworks
 from converters.errors import InputError, first_line
+from converters.formats.base import description_text, read_description
 from slimport.networks import GraphNetwork, Network
 
 NOTES = "slimport"
@@ -78,11 +78,13 @@ def notes(description: Mapping[str, Any], values: Mapping[str, str]) -> str:
       description: of the source of the weights, `Source.description`.
       values: the name of the value in the program, by slim's name of the end point.
     """
-    return json.dumps({**description, "end_points": dict(values)})
+    return description_text({**description, "end_points": dict(values)})
 
 
 def load_pt2(path: Path) -> tuple[Any, dict[str, Any]]:
     """The exported program in a file, and its description; empty if slimport did not write it.
+
+    To load it runs code from the file, so it is for `verify` and `predict`, which run a program.
 
     Raises:
       InputError: it cannot be read.
@@ -94,27 +96,25 @@ def load_pt2(path: Path) -> tuple[Any, dict[str, Any]]:
             program = torch.export.load(path, extra_files=extra)
     except Exception as error:
         raise InputError(f"{path}: not a program of torch.export: {first_line(error)}") from error
-    return program, _notes(extra[NOTES])
+    return program, read_description(path, extra[NOTES])
 
 
 def load_onnx(path: Path) -> tuple[Any, dict[str, Any]]:
     """The `onnx.ModelProto` in a file, and its description; empty if slimport did not write it.
 
     Raises:
-      InputError: it cannot be read.
+      InputError: it cannot be read, or has tensors in other files.
     """
     onnx = frameworks.require("onnx")
     try:
-        model = onnx.load(path)
-        onnx.checker.check_model(model)
+        # Other files are not opened: a path in a model may lead anywhere.
+        model = onnx.load(path, load_external_data=False)
+        tensors = import_module("onnx.external_data_helper")._get_all_tensors(model)
+        outside = next((tensor.name for tensor in tensors if tensor.external_data), None)
+        if outside is None:
+            onnx.checker.check_model(model)
     except Exception as error:
         raise InputError(f"{path}: not an ONNX model: {first_line(error)}") from error
-    return model, _notes(next((entry.value for entry in model.metadata_props if entry.key == NOTES), ""))
-
-
-def _notes(text: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text or "{}")
-    except json.JSONDecodeError:
-        found = {}
-    return found if isinstance(found, dict) else {}
+    if outside is not None:
+        raise InputError(f"{path}: {outside} is in another file, which is not opened; save the model in one file")
+    return model, read_description(path, next((e.value for e in model.metadata_props if e.key == NOTES), ""))

@@ -6,19 +6,17 @@ network is there too.
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from converters import frameworks, mapping
 from converters.errors import InputError, first_line
 from converters.files import atomic
-from converters.formats.base import Format, OpenFile, Weights, pytorch_file
+from converters.formats import pickled, zipped
+from converters.formats.base import Format, OpenFile, Weights, description_text, pytorch_file, read_description
 from converters.formats.models import state_dict
 
 _KEY = "slimport"
@@ -26,34 +24,52 @@ _KEY = "slimport"
 
 @contextmanager
 def open_file(path: Path, step: int | None = None) -> Iterator[OpenFile]:  # noqa: ARG001
-    """Opens a file. Only tensors are unpickled.
+    """Opens a file. Nothing in it is run, and PyTorch is not needed, but for files of before PyTorch 1.6.
 
     Raises:
       InputError: it is not a file of plain tensors.
     """
+    if not pickled.is_zipped(path):
+        yield _written_before_1_6(path)
+        return
+    with zipped.opened(path, "a PyTorch file") as archive:
+        state = pickled.read(archive)
+        tensors = {name: (tensor.shape, tensor.storage.dtype) for name, tensor in state.tensors.items()}
+        read = pickled.reader(archive, state)
+        yield pytorch_file(path, "pth", tensors, read, _description(path, state.metadata))
+
+
+def _written_before_1_6(path: Path) -> OpenFile:
+    """The file as PyTorch reads it, whole."""
     torch = frameworks.require("torch")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with frameworks.quiet():
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(f"{path}: not a PyTorch file of plain tensors: {first_line(error)}") from error
-    yield of_state(path, "pth", state, _description(state))
+    if not isinstance(state, dict) or not all(map(_is_plain, state, state.values())):
+        raise InputError(f"{path}: not a state dict, a dict from names to plain tensors; save model.state_dict()")
+    dtypes = {name: mapping.tensor_array(tensor.new_empty(0)).dtype for name, tensor in state.items()}
+    tensors = {name: (tuple(tensor.shape), dtypes[name]) for name, tensor in state.items()}
+    return pytorch_file(path, "pth", tensors, lambda name: mapping.tensor_array(state[name]), {})
 
 
-def of_state(path: Path, format_: str, state: Any, description: dict[str, Any]) -> OpenFile:
-    """The file of this state dict."""
+def _is_plain(name: Any, tensor: Any) -> bool:
+    """Whether an entry of a state dict has a name, and is a tensor that NumPy can hold."""
     torch = frameworks.require("torch")
-    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
-        raise InputError(f"{path}: not a state dict, a dict from names to tensors")
-    dtypes = {dtype: _numpy_dtype(dtype) for dtype in {tensor.dtype for tensor in state.values()}}
-    tensors = {name: (tuple(tensor.shape), dtypes[tensor.dtype]) for name, tensor in state.items()}
-    return pytorch_file(path, format_, tensors, lambda name: mapping.tensor_array(state[name]), description)
+    return (
+        isinstance(name, str)
+        and isinstance(tensor, torch.Tensor)
+        and (tensor.layout, tensor.device.type) == (torch.strided, "cpu")
+        and not (tensor.is_quantized or tensor.is_conj() or tensor.is_neg())
+    )
 
 
 def write(weights: Weights, path: Path) -> None:
     """Writes the state dict with `torch.save`."""
     torch = frameworks.require("torch")
     state: Any = OrderedDict(state_dict(weights.stream()))
-    state._metadata = OrderedDict({"": {"version": 1, _KEY: json.dumps(weights.description())}})
+    state._metadata = OrderedDict({"": {"version": 1, _KEY: description_text(weights.description())}})
     with atomic(path) as temporary:
         try:
             torch.save(state, temporary)
@@ -62,17 +78,10 @@ def write(weights: Weights, path: Path) -> None:
             raise OSError(f"torch.save: {first_line(error)}") from error
 
 
-def _description(state: Any) -> dict[str, Any]:
-    try:
-        found = json.loads(state._metadata[""][_KEY])
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
-    torch = frameworks.require("torch")
-    return mapping.tensor_array(torch.empty(0, dtype=dtype)).dtype
+def _description(path: Path, metadata: Any) -> dict[str, Any]:
+    own = metadata.get("") if isinstance(metadata, dict) else None
+    text = own.get(_KEY) if isinstance(own, dict) else None
+    return read_description(path, text) if isinstance(text, str) else {}
 
 
 FORMAT = Format("pth", "pytorch", (".pth", ".pt"), 1, open_file, write)

@@ -6,7 +6,6 @@ are not the defaults, the description is in a variable of its own, a string that
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converters.formats.base import Format, OpenFile, Weights
+from converters.formats.base import Format, OpenFile, Weights, check_count, description_text, read_description
 from converters.variables import Array
 from slimport.graph import scoped
 from slimport.networks import FAMILIES, GraphNetwork
@@ -32,7 +31,8 @@ def open_file(path: Path, step: int | None = None) -> Iterator[OpenFile]:
     from converters.checkpoint import open_checkpoint
 
     with open_checkpoint(path, step) as checkpoint:
-        description = _description(checkpoint)
+        check_count(path, len(checkpoint))
+        description = _description(path, checkpoint)
         variables = {
             name: checkpoint.variables[key]
             for name, key in checkpoint_names(checkpoint).items()
@@ -67,7 +67,7 @@ def write(weights: Weights, path: Path) -> None:
         for name, array in weights.stream():
             yield _as_in_tensorflow(weights, name, array)
         if weights.arguments or weights.network.family not in FAMILIES:
-            yield DESCRIPTION, np.array(json.dumps(weights.description()), dtype=object)
+            yield DESCRIPTION, np.array(description_text(weights.description()), dtype=object)
 
     write_checkpoint(path, variables())
 
@@ -84,15 +84,11 @@ def _as_in_tensorflow(weights: Weights, name: str, array: Array) -> tuple[str, A
     return scoped(weights.scope, source.name), permuted.transpose(np.argsort(axes))
 
 
-def _description(checkpoint: Checkpoint) -> Mapping[str, Any]:
+def _description(path: Path, checkpoint: Checkpoint) -> Mapping[str, Any]:
     variable = checkpoint.variables.get(DESCRIPTION)
     if variable is None or variable.shape or variable.dtype.kind != "O":
         return {}
-    try:
-        found = json.loads(checkpoint[DESCRIPTION].item())
-    except (ValueError, TypeError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return read_description(path, checkpoint[DESCRIPTION].item())
 
 
 FORMAT = Format("slim", "slim", (".ckpt",), 5, open_file, write)

@@ -6,11 +6,12 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters import frameworks
+from converters.files import sha256_of
 from converters.remote.urls import sibling
 from slimport.files import replacing
 
@@ -26,12 +27,18 @@ class Fetched:
     url: where it came from, without a password or a query.
     stamp: the server's description of it, see `Server.stamp`.
     sha256: of its bytes, in hex.
+    mtime: when it was last changed, in ns; 0 in records of earlier versions.
     """
 
     path: Path
     url: str
     stamp: Mapping[str, str]
     sha256: str
+    mtime: int = field(default=0, compare=False)
+
+    def altered(self) -> bool:
+        """Whether the file is no longer what was fetched. It is read only if its time of change is another."""
+        return self.mtime not in (0, self.path.stat().st_mtime_ns) and sha256_of(self.path) != self.sha256
 
 
 def cache_folder(cache: PathLike | None = None) -> Path:
@@ -53,7 +60,9 @@ def find(target: Path) -> Fetched | None:
     if not isinstance(record, dict) or not target.is_file():
         return None
     try:
-        fetched = Fetched(target, record["url"], record["stamp"], record["sha256"])
+        fetched = Fetched(
+            target, str(record["url"]), dict(record["stamp"]), str(record["sha256"]), int(record.get("mtime", 0))
+        )
         whole = int(fetched.stamp.get("size", target.stat().st_size)) == target.stat().st_size
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
@@ -64,8 +73,9 @@ def keep(part: Path, fetched: Fetched) -> None:
     """Moves a complete transfer to its path in the cache, and writes its record."""
     # A copy without a record is fetched again; a record without its copy never is.
     beside(fetched.path, "json").unlink(missing_ok=True)
+    mtime = part.stat().st_mtime_ns
     part.replace(fetched.path)
-    write_json(beside(fetched.path, "json"), {**asdict(fetched), "path": fetched.path.name})
+    write_json(beside(fetched.path, "json"), {**asdict(fetched), "path": fetched.path.name, "mtime": mtime})
     discard(part)
 
 

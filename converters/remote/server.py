@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from converters import frameworks
 from converters.errors import InputError, first_line
-from converters.remote.urls import protocol, public
+from converters.remote.urls import protocol, public, public_text
 
 BLOCK = 4 << 20
 """Bytes in one request: as many are lost when a transfer is cut."""
@@ -31,6 +33,8 @@ _STAMP = (
     "mtime",
 )
 _CONNECT_S, _READ_S = 20, 60
+_BUSY = (429, 500, 502, 503, 504)
+_ATTEMPTS, _PAUSE_S, _LONGEST_PAUSE_S = 4, 0.5, 60.0
 
 
 class NotFoundError(InputError):
@@ -46,7 +50,11 @@ class NoRangesError(Exception):
 
 
 class CutError(Exception):
-    """A transfer ended before the file did."""
+    """A transfer ended before the file did; `pause` are the seconds that the server asks to wait."""
+
+    def __init__(self, message: str, pause: float = 0.0) -> None:
+        super().__init__(message)
+        self.pause = pause
 
 
 class Server:
@@ -62,13 +70,24 @@ class Server:
           NotFoundError, UnreachableError: no such file; no answer.
           InputError: the server refuses it, or it is a folder.
         """
-        try:
-            info = self._files.info(url)
-        except Exception as error:
-            raise _refusal(url, error) from error
+        info = self._info(url)
         if info.get("type") == "directory":
             raise InputError(f"{public(url)}: a folder; name a checkpoint in it")
         return {key: str(info[key]) for key in _STAMP if info.get(key) is not None}
+
+    def _info(self, url: str) -> dict[str, Any]:
+        """What the file system knows of a file. A server that is busy is asked again."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                info: dict[str, Any] = self._files.info(url)
+            except Exception as error:
+                cause = _cause(error)
+                if getattr(cause, "status", None) not in _BUSY or attempt == _ATTEMPTS - 1:
+                    raise _refusal(url, error) from error
+                time.sleep(max(_PAUSE_S * 2**attempt, asked_pause(cause)))
+            else:
+                break
+        return info
 
     def read(self, url: str, start: int, size: int | None, ranges: bool) -> Iterator[bytes]:
         """Yields the bytes of a file from `start` on.
@@ -95,7 +114,7 @@ class Server:
             raise NoRangesError from error
         # Each file system raises its own.
         except Exception as error:
-            raise CutError(_reason(error)) from error
+            raise CutError(_reason(error), asked_pause(error)) from error
 
 
 def _file_system(url: str) -> Any:
@@ -108,7 +127,7 @@ def _file_system(url: str) -> Any:
         # The bytes of the file, not what they were compressed to; through the proxy that the environment names.
         options = {
             "headers": {"Accept-Encoding": "identity"},
-            "client_kwargs": {"trust_env": True, "timeout": timeout},
+            "client_kwargs": {"trust_env": True, "timeout": timeout, "raise_for_status": _refuse_redirection},
         }
     try:
         return fsspec.filesystem(name, skip_instance_cache=True, **options)
@@ -120,10 +139,32 @@ def _file_system(url: str) -> Any:
         raise InputError(f"{public(url)}: no protocol that slimport knows: {first_line(error)}") from error
 
 
+async def _refuse_redirection(response: Any) -> None:
+    """Raises if a redirection is the answer: aiohttp follows those that say where to."""
+    if 300 <= response.status < 400:
+        raise frameworks.require("aiohttp").ClientResponseError(
+            response.request_info, response.history, status=response.status, message="a redirection to nowhere"
+        )
+
+
+def asked_pause(error: BaseException) -> float:
+    """The seconds that a server asks to wait in a refusal's `Retry-After`; 0 where it does not."""
+    asked = (getattr(error, "headers", None) or {}).get("Retry-After", "")
+    try:
+        seconds = float(asked) if asked.strip().isdigit() else parsedate_to_datetime(asked).timestamp() - time.time()
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+    return min(max(0.0, seconds), _LONGEST_PAUSE_S)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """fsspec says "not found" of everything, and keeps what it was as the cause."""
+    return error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ else error
+
+
 def _refusal(url: str, error: Exception) -> InputError:
     """A file system's exception as an error in one line."""
-    # fsspec says "not found" of everything, and keeps what it was as the cause.
-    cause = error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ else error
+    cause = _cause(error)
     status = getattr(cause, "status", None)
     where = public(url)
     if status in (404, 410) or isinstance(cause, FileNotFoundError):
@@ -135,4 +176,4 @@ def _refusal(url: str, error: Exception) -> InputError:
 
 def _reason(error: BaseException) -> str:
     status, message = getattr(error, "status", None), getattr(error, "message", None)
-    return f"{status} {message}" if status and message else first_line(error)
+    return " ".join(f"{status} {message}".split()) if status and message else public_text(first_line(error))

@@ -77,13 +77,13 @@ def fetch(
     if release is None and name.startswith(zoo.PREFIX):
         raise InputError(f"{name}: not in the zoo; 'slimport zoo' lists what is")
     if release is None and protocol(name) is None:
-        raise InputError(f"{name}: no URL, and no name that 'slimport zoo' lists: nothing to fetch")
+        raise InputError(f"{public(name)}: no URL, and no name that 'slimport zoo' lists: nothing to fetch")
     remote = _RemoteFolder(name if release is None else release.url, cache, progress, pinned=release is not None)
     first = remote.fetch(sha256)
     if not first.path.name.endswith(".index"):
         return [first]
     if sha256:
-        raise InputError(f"{name}: a checkpoint of several files, which have no one digest; leave --sha256 out")
+        raise InputError(f"{public(name)}: a checkpoint of several files, which have no one digest; leave --sha256 out")
     from converters.checkpoint.bundle import data_paths
 
     return [first, *(remote.get(path.name) for path in data_paths(first.path.with_suffix("")))]
@@ -140,6 +140,9 @@ class _RemoteFolder:
 
     def _get(self, url: str, target: Path, sha256: str | None) -> Fetched:
         kept = store.find(target)
+        if kept is not None and kept.url != public(url):
+            # Another URL, whose file has the same name once its escapes are decoded.
+            kept = None
         try:
             stamp = self._server.stamp(url)
         except UnreachableError:
@@ -147,6 +150,8 @@ class _RemoteFolder:
                 raise
             stamp = dict(kept.stamp)
         if kept is not None and kept.stamp == stamp:
+            if kept.altered():
+                raise InputError(f"{public(url)}: its copy was changed since; remove {target} to fetch it again")
             if sha256:
                 _check_digest(url, sha256_of(target), sha256, f"; remove {target} to fetch it again")
             return kept
@@ -167,4 +172,4 @@ class _RemoteFolder:
 
 def _check_digest(name: str, found: str, wanted: str | None, advice: str) -> None:
     if wanted is not None and found != wanted.strip().lower():
-        raise InputError(f"{name}: its SHA-256 is {found}, not {wanted.strip().lower()}{advice}")
+        raise InputError(f"{public(name)}: its SHA-256 is {found}, not {wanted.strip().lower()}{advice}")

@@ -17,6 +17,8 @@ Progress = Callable[[str, int, int | None], None]
 
 _ATTEMPTS = 5
 _PAUSE_S = 0.5
+_LARGEST_UNKNOWN = 8 << 30
+"""Bytes of a file whose size the server does not say: a body without end must not fill the disk."""
 
 
 def transfer(server: Server, url: str, part: Path, stamp: dict[str, str], progress: Progress) -> dict[str, str]:
@@ -39,7 +41,7 @@ def transfer(server: Server, url: str, part: Path, stamp: dict[str, str], progre
     if read_json(beside(part, "json")) != stamp or len(stamp) < 2:
         discard(part)
     failures, ranges, reached = 0, True, -1
-    reason = "it changes all the time"
+    reason, pause = "it changes all the time", 0.0
     while failures < _ATTEMPTS:
         try:
             write_json(beside(part, "json"), stamp)
@@ -54,12 +56,12 @@ def transfer(server: Server, url: str, part: Path, stamp: dict[str, str], progre
             ranges = False
             discard(part)
         except (CutError, UnreachableError) as error:
-            reason = str(error)
+            reason, pause = str(error), getattr(error, "pause", 0.0)
         size = part.stat().st_size if part.exists() else 0
         # A connection that is cut again and again, but makes progress, is good enough.
         failures = 0 if size > reached >= 0 and ranges else failures + 1
         reached = size
-        time.sleep(_PAUSE_S * 2**failures if failures < _ATTEMPTS else 0)
+        time.sleep(max(_PAUSE_S * 2**failures, pause) if failures < _ATTEMPTS else 0)
     raise InputError(
         f"{public(url)}: cut off after {reached} of {stamp.get('size', 'unknown')} bytes: {reason}; run it again "
         f"{'to go on' if ranges and len(stamp) > 1 else 'later'}"
@@ -80,6 +82,9 @@ def _append(server: Server, url: str, part: Path, stamp: dict[str, str], ranges:
         for data in server.read(url, done, size, ranges):
             file.write(data)
             done += len(data)
+            if done > (_LARGEST_UNKNOWN if size is None else size):
+                discard(part)
+                raise InputError(f"{public(url)}: the server sends more than {done - len(data)} bytes; check the URL")
             progress(file_name(url), done, size)
     if size is not None and done != size:
         raise CutError(f"the server sent {done} of {size} bytes")

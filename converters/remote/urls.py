@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from converters.errors import InputError
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_IN_TEXT = re.compile(rf"{_URL.pattern}[^\s'\"<>]*", re.IGNORECASE)
 
 
 def protocol(text: str) -> str | None:
@@ -23,7 +24,7 @@ def file_name(url: str) -> str:
     Raises:
       InputError: the URL names no file.
     """
-    name = PurePosixPath(unquote(urlsplit(url).path)).name
+    name = PurePosixPath(unquote(_split(url).path)).name
     if not name or "\0" in name:
         raise InputError(f"{public(url)}: names no file")
     return name
@@ -33,12 +34,27 @@ def sibling(url: str, name: str) -> str:
     """The URL of the file `name` in the same folder."""
     if name == file_name(url):
         return url
-    parts = urlsplit(url)
+    parts = _split(url)
     folder = parts.path[: parts.path.rstrip("/").rfind("/") + 1]
     return urlunsplit(parts._replace(path=folder + quote(name), fragment=""))
 
 
 def public(url: str) -> str:
-    """The URL without its password and its query, which may be secret."""
-    parts = urlsplit(url)
+    """The URL without its user, its password and its query, which may be secret."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return f"{protocol(url) or ''}://..."
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+
+
+def public_text(text: str) -> str:
+    """A text with every URL in it as `public` has it."""
+    return _IN_TEXT.sub(lambda found: public(found[0]), text)
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise InputError(f"{public(url)}: not a URL: {error}; check it") from error

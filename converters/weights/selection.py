@@ -99,7 +99,15 @@ class Assigned:
 
 
 def select(stored: Iterable[str], selection: Selection) -> dict[str, str]:
-    """The selected variables: names in the file by slim's names."""
+    """The selected variables: names in the file by slim's names.
+
+    Raises:
+      InputError: no variable is in a scope that is to be left out.
+    """
+    stored = list(stored)
+    for scope in selection.exclude_scopes:
+        if not any(name.startswith(scope) for name in stored):
+            raise InputError(f"--exclude-scope {scope}: no variable's name begins so; 'inspect --all' lists them")
     seen = {name: name for name in stored if not name.startswith(selection.exclude_scopes)}
     if selection.ema:
         for shadow in list(seen):

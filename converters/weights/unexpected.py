@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from converters.errors import InputError, first_line
-from converters.files import atomic, check_destination
-from converters.variables import Array
+from converters.files import atomic, check_destination, resolved
+from converters.variables import Array, PathLike
 from converters.weights import training_state
 from converters.weights.source import Source
 
@@ -17,15 +19,20 @@ SUFFIXES = (".safetensors", ".npz")
 _KEPT = (training_state.HEAD, training_state.LAYERS, training_state.OTHER)
 
 
-def check(path: Path) -> None:
-    """Checks that extras can be written at `path`.
+def check(path: PathLike, destination: Path) -> Path:
+    """Checks that extras can be written at `path`, and returns it.
 
     Raises:
-      InputError: they cannot.
+      InputError: they cannot, or they would be written over the destination, or into its folder.
     """
-    if path.suffix not in SUFFIXES:
+    found = Path(path)
+    if found.suffix not in SUFFIXES:
         raise InputError(f"{path}: the name of the file for --extras must end in {' or '.join(SUFFIXES)}")
-    check_destination(path)
+    found = check_destination(found)
+    taken = resolved(destination)
+    if taken == found or taken in found.parents:
+        raise InputError(f"{path}: is the destination, or in it; choose another file for --extras")
+    return found
 
 
 def read(source: Source) -> dict[str, Array]:
@@ -47,20 +54,30 @@ def read(source: Source) -> dict[str, Array]:
     return {name: source.checkpoint[key] for name, key in kept.items()}
 
 
-def write(arrays: Mapping[str, Array], path: Path) -> None:
-    """Writes a `.safetensors` or `.npz` file, which appears whole or not at all.
+@contextmanager
+def written(arrays: Mapping[str, Array], path: Path) -> Iterator[None]:
+    """Writes a `.safetensors` or `.npz` file, which appears at the end of the block, unless that fails.
 
     Raises:
       InputError: it cannot be written, or safetensors does not have the dtype of an array.
     """
     with atomic(path) as temporary:
         if path.suffix == ".npz":
-            with temporary.open("wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
-            return
-        from safetensors.numpy import save_file
+            # One at a time and not by their names, which could be those of np.savez's own arguments.
+            with zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
+                for name, array in arrays.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, array, allow_pickle=False)
+        else:
+            _write_safetensors(arrays, path, temporary)
+        yield
 
-        try:
-            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary)
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: cannot contain these variables, but .npz can: {first_line(error)}") from error
+
+def _write_safetensors(arrays: Mapping[str, Array], path: Path, temporary: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: cannot contain these variables, but .npz can: {first_line(error)}") from error

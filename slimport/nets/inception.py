@@ -38,7 +38,7 @@ def normalized(network: Any) -> Iterator[dict[str, Any]]:
             params.pop("fused", None)
             scope[key] = {**given, "normalizer_params": params}
     with slim.arg_scope(scope):
-        yield scope[arg_scope_func_key(slim.conv2d)]
+        yield scope.get(arg_scope_func_key(slim.conv2d), {})
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from slimport import graph
 from slimport.graph import Activation, Shape, Tensor, add, concat, conv2d, scope
+from slimport.names import part_number
 from slimport.networks.inception import Inception, checked_repeats
 
 Scales = tuple[float, float, float]
@@ -58,5 +59,5 @@ class InceptionResNet(Inception):
         pattern = re.compile(rf"{cls.prefix}Repeat(?:_[12])?/(block(?:35|17|8))_(\d+)/")
         found: dict[str, int] = {}
         for match in filter(None, map(pattern.match, shapes)):
-            found[match[1]] = max(found.get(match[1], 0), int(match[2]))
+            found[match[1]] = max(found.get(match[1], 0), part_number(match[2]))
         return {**super().options(shapes), "repeats": tuple((counts | found).values())}

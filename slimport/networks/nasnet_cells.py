@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 from slimport import graph
 from slimport.graph import Shape, Sides, Tensor, add, arg_scope, batch_norm, concat, conv2d, scope, separable_conv2d
 from slimport.graph_ops import pad, strided_slice
+from slimport.names import part_number
 from slimport.networks.network import Network, depth_in, depth_out
 
 T = TypeVar("T", bound="CellNetwork")
@@ -125,7 +126,7 @@ class CellNetwork(Network):
         filters = depth_out(shapes, "cell_0/1x1") or 2 * (depth_out(shapes, "cell_stem_1/1x1") or 0)
         if not filters:
             raise ValueError("it has neither cell_0/1x1 nor cell_stem_1/1x1")
-        numbers = {int(match[1]) for match in (re.match(r"cell_(\d+)/", name) for name in shapes) if match}
+        numbers = {part_number(match[1]) for match in (re.match(r"cell_(\d+)/", name) for name in shapes) if match}
         count = max(numbers, default=0) + 1
         # Of a part of a network, the first cell that is deeper than the first ones tells how many there are in all.
         deeper = [n for n in sorted(numbers) if (depth_out(shapes, f"cell_{n}/1x1") or 0) > filters]

@@ -29,6 +29,7 @@ from slimport.graph import (
     softmax,
     squeeze,
 )
+from slimport.names import part_number
 from slimport.networks.network import Network, depth_in, depth_out
 
 R = TypeVar("R", bound="ResNet")
@@ -247,10 +248,10 @@ def infer_blocks(shapes: Mapping[str, Shape], unit_scope: str, last: str) -> tup
         if match := pattern.match(name):
             if len(shape) != 4:
                 raise ValueError(f"{name} has shape {list(shape)}, not a convolution kernel's four sides")
-            depths.setdefault(match[1], {}).setdefault(int(match[2]), {})[match[3]] = shape[3]
+            depths.setdefault(match[1], {}).setdefault(part_number(match[2]), {})[match[3]] = shape[3]
     if not depths:
         raise ValueError(f"no unit has both {unit_scope}/conv1/weights and {last}/weights")
-    ordered = sorted(depths, key=lambda scope: int(scope.removeprefix("block")))
+    ordered = sorted(depths, key=lambda scope: part_number(scope.removeprefix("block")))
     blocks = []
     for block in ordered:
         units = depths[block]

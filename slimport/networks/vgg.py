@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 from slimport import graph
 from slimport.graph import Shape, Tensor, arg_scope, conv2d, dropout, end_point, max_pool2d, scope, scoped
+from slimport.names import part_number
 from slimport.networks.network import Network, Preprocessing, depth_in, depth_out
 
 
@@ -130,7 +131,7 @@ class VGG(Network):
             if match := pattern.match(name):
                 if not shape:
                     raise ValueError(f"{name} is a scalar")
-                depths.setdefault(int(match[1]), {})[int(match[2])] = shape[-1]
+                depths.setdefault(part_number(match[1]), {})[part_number(match[2])] = shape[-1]
         blocks = []
         for number in range(1, max(depths) + 1):
             if number not in depths:

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 from slimport import graph
 from slimport.graph import Padding, Shape, Tensor, arg_scope, batch_norm, conv2d, end_point, scope, separable_conv2d
+from slimport.names import part_number
 from slimport.networks.network import Network, Preprocessing, depth_in, depth_out
 
 
@@ -186,7 +187,7 @@ class Xception(Network):
 
         def count(pattern: str, default: int) -> int:
             found = (re.match(pattern, name) for name in shapes)
-            return max((int(match[1]) for match in found if match), default=default)
+            return max((part_number(match[1]) for match in found if match), default=default)
 
         entry = [f"entry_flow/block{i}" for i in range(1, count(r"entry_flow/block(\d+)/unit_", 3) + 1)]
         slims = _NAMED["xception_71" if len(entry) == 5 else "xception_65"][0]

@@ -62,8 +62,11 @@ def save(model: Network, path: str | os.PathLike[str]) -> None:
       path: the file.
 
     Raises:
-      ValueError: its parameters are not those of its network: folded ones, say, or a layer that was replaced.
+      ValueError: the name does not end in `.safetensors`, or the model's parameters are not those of its network:
+        folded ones, say, or a layer that was replaced.
     """
+    if Path(path).suffix != ".safetensors":
+        raise ValueError(f"{os.fspath(path)}: the name must end in .safetensors, which is what is written")
     with torch.device("meta"):
         described = {name: tensor.shape for name, tensor in _state(build(model.network)).items()}
     state = _state(model)

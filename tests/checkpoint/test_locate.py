@@ -117,7 +117,11 @@ def test_a_checkpoint_file_that_protobuf_escaped(as_utf8: bool, tmp_path: Path) 
 def test_a_checkpoint_file_that_names_what_is_gone(tmp_path: Path) -> None:
     save_v2(tmp_path / "m-1", {"w": W})
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "m-2"\n')
-    with pytest.raises(CheckpointError, match="names m-2, which is not there; there are: m-1"):
+    with open_checkpoint(tmp_path) as checkpoint:
+        assert checkpoint.path.name == "m-1"
+        assert checkpoint.note == "its 'checkpoint' file names m-2, which is not there: m-1 was read"
+    save_v2(tmp_path / "m-3", {"w": W})
+    with pytest.raises(CheckpointError, match="names m-2, which is not there; there are: m-1, m-3"):
         open_checkpoint(tmp_path)
     (tmp_path / "checkpoint").write_text("nothing\n")
     with pytest.raises(CheckpointError, match="names no checkpoint"):
