@@ -31,21 +31,20 @@ KERAS_LEAVES = {
 """Slim's leaf names by Keras's, where they differ. A `DepthwiseConv2D`'s kernel is `depthwise_weights`."""
 
 _ATTRIBUTES = """
-    T_destination add_module affine apply arguments array bfloat16 bias biases_initializer buffers
-    call_super_init children clipped compile cpu cuda dilation double dump_patches end_points eps eval
-    extra_repr factor feature_info features float forward forward_features get_buffer get_extra_state
-    get_parameter get_submodule graph groups half hosted in_channels in_features indices init initializer
-    inplace ipu kernel_size like load_state_dict modules momentum moving_variance mtia named_buffers
-    named_children named_modules named_parameters network node num_batches_tracked num_features num_parameters
-    of out_channels out_features output_padding output_size padding padding_mode pads parameters
-    pointwise_weight preprocessing pretrained_cfg register_backward_hook register_buffer
-    register_forward_hook register_forward_pre_hook register_full_backward_hook register_full_backward_pre_hook
-    register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module register_parameter
-    register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ reset_classifier reset_parameters
-    reset_running_stats running_mean running_var same scope set_extra_state set_submodule share share_memory
-    state_dict statistics stride strides to to_empty track_running_stats train training transposed type value
-    weight xpu zero_grad
-    """
+    T_destination add_module affine apply arguments array bfloat16 bias biases_initializer buffers call_super_init
+    children clipped compile cpu cuda dilation double dump_patches end_points eps eval extra_repr factor
+    feature_info features float forward forward_features get_buffer get_extra_state get_parameter get_submodule
+    graph groups half hosted in_channels in_features indices init initializer inplace ipu kernel_size like
+    load_state_dict modules momentum moving_variance mtia named_buffers named_children named_modules
+    named_parameters network node num_batches_tracked num_features num_parameters of out_channels out_features
+    output_padding output_size padding padding_mode pads parameters pointwise_weight preprocessing pretrained_cfg
+    register_backward_hook register_buffer register_forward_hook register_forward_pre_hook
+    register_full_backward_hook register_full_backward_pre_hook register_load_state_dict_post_hook
+    register_load_state_dict_pre_hook register_module register_parameter register_state_dict_post_hook
+    register_state_dict_pre_hook regularized requires_grad_ reset_classifier reset_parameters reset_running_stats
+    running_mean running_var same scope set_extra_state set_submodule share share_memory state_dict statistics
+    stride strides to to_empty track_running_stats train training transposed type value weight xpu zero_grad
+"""
 RESERVED = frozenset(_ATTRIBUTES.split())
 """The public attributes of PyTorch's modules and of slimport's, which a child module cannot have as its name."""
 

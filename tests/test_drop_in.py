@@ -36,7 +36,10 @@ WITHOUT_SCOPE = {
     "inception_resnet_v1": set(SMALL_NETWORKS["inception_resnet_v1"].end_points("")) - {"embeddings", "Logits"},
     "inception_resnet_v2": {"PreAuxLogits", "global_pool", "PreLogitsFlatten"},
     "mobilenet_v1": {"AvgPool_1a"},
+    "lenet": {"Logits"},
+    "cifarnet": {"Logits"},
     **{name: set(SMALL_NETWORKS[name].end_points("")) - _PREDICTED for name in ("mobilenet_v2", "mobilenet_v3")},
+    **{name: set(SMALL_NETWORKS[name].end_points("")) for name in ("nasnet", "pnasnet")},
 }
 every_family = pytest.mark.parametrize("name", SMALL_NETWORKS)
 
@@ -211,8 +214,8 @@ def test_feature_info_is_what_the_end_points_are(name: str) -> None:
     for end_point, channels, stride in model.feature_info:
         value = end_points[end_point]
         assert value.shape[1] == channels
-        if stride is not None and not name.startswith("inception"):
-            # Inception's VALID layers take something off each side.
+        if stride is not None and not name.startswith(("inception", "alexnet", "overfeat")):
+            # Their VALID layers take something off each side.
             assert value.shape[2:] == tuple(-(-side // stride) for side in images.shape[2:]) or "fc" in end_point
     assert model.forward_features(images).ndim == 4
     features = pytorch_port(model.network.with_classes(None), random_weights(model.network.with_classes(None)))

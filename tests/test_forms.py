@@ -125,6 +125,7 @@ def processed(image: Any, config: dict[str, Any]) -> Any:
 @pytest.mark.parametrize("name", ["inception", "vgg"])
 def test_the_preprocessor_sees_what_slims_sees(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(SMALL), "preprocessing", name)
+    monkeypatch.setattr(type(SMALL), "evaluation_size", preprocessing.PREPROCESSINGS[name].default_size)
     config = huggingface.preprocessor_config(SMALL)
     assert config
     rows, columns = np.mgrid[0:300, 0:420]

@@ -86,7 +86,8 @@ def _verdict_text(report: Report, dtype: str) -> str:
         limit = FLOAT32_RULE if dtype == "float32" else f"{FLOAT64_LIMIT:.0e}"
         return f"{click.style('equal', fg='green', bold=True)}: all {count} end points within {limit}"
     beyond = f"{len(comparison.beyond)} of {count} end points"
-    beyond += "".join(f", and {row.name}" for row in comparison.returned_beyond)
+    if not comparison.beyond:
+        beyond = " and ".join(row.name for row in comparison.returned_beyond) or beyond
     return f"{_red('DIFFERENT')}: {beyond}; it begins at {report.first_difference}"
 
 

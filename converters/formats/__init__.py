@@ -11,7 +11,6 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-from converters.checkpoint.messages import shown
 from converters.errors import InputError, first_line
 from converters.files import Unchanged
 from converters.formats.base import FLOATING_POINT, Format, OpenFile, Weights
@@ -144,6 +143,9 @@ def read_of(source: Path, file: OpenFile) -> str:
     """Which checkpoint was read, where the source does not say it; empty where it does."""
     if file.checkpoint is None or source.name == file.checkpoint.path.name:
         return ""
+    # Here, so that converted files are read where what reads TensorFlow's (crc32c) is not installed.
+    from converters.checkpoint.messages import shown
+
     return file.checkpoint.note or shown(file.checkpoint.path.name) if source.is_dir() else file.checkpoint.note
 
 
