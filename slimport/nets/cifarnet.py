@@ -8,7 +8,7 @@ from unittest import mock
 import tensorflow.compat.v1 as tf
 
 from slimport.nets import research
-from slimport.nets.interpreter import lrn
+from slimport.nets.research import lrn
 
 Tensor = Any
 JUDGE = research.PACKAGE

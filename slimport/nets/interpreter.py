@@ -20,6 +20,7 @@ import tensorflow.compat.v1 as tf
 import tf_slim as slim
 
 from slimport.graph import Graph, Node
+from slimport.nets.research import lrn
 from slimport.networks import Network
 
 Tensor = Any
@@ -175,15 +176,6 @@ def _pool(layer: Callable[..., Tensor]) -> Callable[[Node, Tensor], Tensor]:
         return layer(net, kernel_size, node.attributes["strides"], node.attributes["padding"], scope=node.scope)
 
     return add
-
-
-def lrn(net: Tensor, depth_radius: int, bias: float, alpha: float, beta: float, name: str | None = None) -> Tensor:
-    """`tf.nn.lrn` written out where its op has no kernel, in float64."""
-    if net.dtype.base_dtype != tf.float64:
-        return tf.nn.lrn(net, depth_radius, bias, alpha, beta, name)
-    padded = tf.pad(tf.square(net), [*[[0, 0]] * 3, [depth_radius, depth_radius]])
-    sums = tf.add_n([padded[..., i : i + net.shape[-1]] for i in range(2 * depth_radius + 1)])
-    return net / (bias + alpha * sums) ** beta
 
 
 def _sliced(node: Node, net: Tensor) -> Tensor:

@@ -16,7 +16,9 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+import tensorflow.compat.v1 as tf
 
+Tensor = Any
 PACKAGE = "research/slim"
 """The judge's name, where `slimport verify` says whose code was the judge."""
 
@@ -81,3 +83,12 @@ class HParams:
     def values(self) -> dict[str, Any]:
         """All values."""
         return dict(vars(self))
+
+
+def lrn(net: Tensor, depth_radius: int, bias: float, alpha: float, beta: float, name: str | None = None) -> Tensor:
+    """`tf.nn.lrn` written out where its op has no kernel, in float64."""
+    if net.dtype.base_dtype != tf.float64:
+        return tf.nn.lrn(net, depth_radius, bias, alpha, beta, name)
+    padded = tf.pad(tf.square(net), [*[[0, 0]] * 3, [depth_radius, depth_radius]])
+    sums = tf.add_n([padded[..., i : i + net.shape[-1]] for i in range(2 * depth_radius + 1)])
+    return net / (bias + alpha * sums) ** beta
