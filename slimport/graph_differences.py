@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from slimport.graph import Graph, Node
+from slimport.graph import Graph, Node, Sides
+from slimport.map_sides import map_sides
+from slimport.nodes import FACTORS
 
 _KERNELS = ("conv2d", "separable_conv2d", "conv2d_transpose", "fully_connected")
 _WINDOWS = ("conv2d", "separable_conv2d", "max_pool2d", "avg_pool2d")
@@ -40,12 +42,16 @@ class _Piece:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def differences(known: Graph, other: Graph) -> tuple[Difference, ...]:
+def differences(known: Graph, other: Graph, image: Sides | None = None) -> tuple[Difference, ...]:
     """The differences of `other` from `known`, from the output to the input; none if both compute the same.
 
     The values of variables, and branches that the output does not need, are not looked at.
+
+    Args:
+      image: the height and width of the images, where both are compared for one size: a pool of the whole map is a
+        mean then. None is images of any size.
     """
-    return tuple(dict.fromkeys(_compare(_Form(known), _Form(other))))
+    return tuple(dict.fromkeys(_compare(_Form(known, image), _Form(other, image))))
 
 
 def describe(found: Sequence[Difference]) -> str:
@@ -62,8 +68,9 @@ def describe(found: Sequence[Difference]) -> str:
 class _Form:
     """A graph as pieces; `values` has the piece that gives each node's value."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, image: Sides | None) -> None:
         self.graph = graph
+        self.sides = map_sides(graph, image) if image else [None] * len(graph.nodes)
         self.pieces: list[_Piece] = []
         self.values: dict[int, int] = {}
         for index in sorted(graph.needed):
@@ -106,33 +113,50 @@ class _Form:
             mean = self._put("mean", node.scope, inputs, {})
             return mean if a["keep_dims"] else self._put("squeeze", node.scope, (mean,), {})
         if node.op in ("squeeze", "flatten", "reshape") and self._is_vector(node):
-            return self._put("squeeze", node.scope, inputs, {})
+            return inputs[0] if self._is_squeezed(inputs[0]) else self._put("squeeze", node.scope, inputs, {})
+        if node.op == "avg_pool2d" and (sides := self.sides[node.inputs[0]]) and a["padding"] == "VALID":
+            if node.window(sides) == sides:
+                return self._put("mean", node.scope, inputs, {})
+            a = {**a, "kernel_size": node.window(sides)}
         settings = _settings(a)
         if node.op in _WINDOWS:
             settings = {**settings, "padding": _padding(a)}
             if a["padding"] == "VALID" and before and (zeros := _zeros(before)):
                 settings, inputs = {**settings, "padding": zeros}, before.inputs[:1]
+            if node.op == "avg_pool2d" and a["kernel_size"] == (1, 1):
+                return self._put("max_pool2d", node.scope, inputs, settings)
         if node.op in _KERNELS:
             settings = {**settings, "channels": node.channels}
         return self._put(node.op, node.scope, inputs, settings)
+
+    def _is_squeezed(self, piece: int) -> bool:
+        """Whether a value has no sides any more."""
+        found = self.pieces[piece]
+        if found.kind in ("BatchNorm", "activation"):
+            return self._is_squeezed(found.inputs[0])
+        return found.kind in ("squeeze", "fully_connected")
 
     def _is_vector(self, node: Node) -> bool:
         """Whether a map of 1x1 loses its sides."""
         before = self.graph.nodes[node.inputs[0]]
         if node.op == "squeeze":
             return bool(node.attributes.get("axes", (1, 2)) == (1, 2))
-        return before.stride is None and before.channels == node.channels != 0
+        is_point = before.stride is None or self.sides[node.inputs[0]] == (1, 1)
+        return is_point and before.channels == node.channels != 0
 
 
 def _settings(attributes: Mapping[str, Any]) -> dict[str, Any]:
     found = {name: value for name, value in attributes.items() if name not in _IGNORED}
+    while found.get("slices") and found["slices"][-1] is None:
+        found["slices"] = found["slices"][:-1]
     return {name: value for name, value in found.items() if _USUAL.get(name) != value}
 
 
 def _activation(node: Node) -> tuple[Any, ...]:
     if node.activation == "relu_n" and node.activation_numbers == (6.0,):
         return ("relu6",)
-    return (node.activation, *node.activation_numbers)
+    usual = (FACTORS[node.activation],) if node.activation in FACTORS else ()
+    return (node.activation, *(node.activation_numbers or usual))
 
 
 def _padding(attributes: Mapping[str, Any]) -> Any:

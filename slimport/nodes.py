@@ -50,6 +50,8 @@ ACTIVATIONS = {
     "clip": "Clip",
 }
 """The name that an activation has under its layer's scope, which is that of TensorFlow's op where there is one."""
+FACTORS = {"hard_sigmoid": 0.16667, "hard_swish": 0.1666666716337204}
+"""The number of an activation that is given none: MobileNet v3's in slim, where others have 1 / 6."""
 NORMALIZERS = ("batch_norm", "instance_norm")
 """The ops that are a normalization themselves."""
 

@@ -138,7 +138,7 @@ def save_small(
     frameworks.require("slimport.nets")
     import tf_slim as slim
 
-    builder = tf_slim._builder(network)
+    builder = tf_slim.builder_of(network)
 
     def build(images: Any) -> None:
         with slim.arg_scope(builder.arg_scope()):

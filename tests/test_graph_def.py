@@ -14,14 +14,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import user_graphs
+from conftest import SMALL_NETWORKS, random_weights
 from user_graphs import LIMIT, assert_equal, errors, write
 
 from converters.errors import InputError
+from converters.formats import models
 from converters.graph_def import open_graph, read_network, unsupported_nodes
 from converters.graph_def.judge import Judge
 from converters.graph_def.known import likeness
+from converters.parity.tf_slim import builder_of
 from slimport import networks
+from slimport.map_sides import map_sides
 
 tf = user_graphs.tf
 import tf_slim as slim
@@ -90,6 +95,50 @@ def test_a_network_of_slim_is_itself_in_every_form(name: str, form: str, tmp_pat
 def test_a_trained_inception_v3_is_itself(tmp_path: Path) -> None:
     user = read_network(write(slim_network("inception_v3", is_training=True), tmp_path).path)
     assert likeness(user, NETWORKS["inception_v3"][0], "inception_v3").differences == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "is_training"),
+    [
+        ("resnet_v1_lite", "meta", True),
+        ("inception_v4", "frozen", False),
+        ("inception_resnet_v1", "saved_model", False),
+        ("mobilenet_v2", "frozen", False),
+        ("mobilenet_v3", "meta", True),
+        ("nasnet", "frozen", False),
+    ],
+)
+def test_a_network_of_the_zoo_is_itself(name: str, form: str, is_training: bool, tmp_path: Path) -> None:
+    # All of them, at full size and in all forms: scripts/studies/graphs_of_slim.py.
+    network = SMALL_NETWORKS[name]
+    side, builder = network.default_image_size, builder_of(network)
+
+    def build() -> dict[str, Tensor]:
+        images = tf.placeholder(tf.float32, (None, side, side, 3), "images")
+        with slim.arg_scope(builder.arg_scope()):
+            net, _ = builder.build(network, images, is_training=is_training, scope="net")
+        if is_training:
+            with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
+                tf.train.MomentumOptimizer(0.1, 0.9).minimize(tf.reduce_sum(net))
+        return {"output": net}
+
+    user = read_network(write(build, tmp_path, form).path)
+    assert likeness(user, network, "net").differences == ()
+
+
+@pytest.mark.parametrize("name", ["inception_resnet_v2", "mobilenet_v3", "nasnet", "vgg"])
+def test_the_sides_of_maps_are_those_of_the_model(name: str) -> None:
+    network = SMALL_NETWORKS[name].without_auxiliary()
+    side = network.default_image_size
+    whole = {"spatial_squeeze": False} if "spatial_squeeze" in network.arguments else {}
+    graph = network.graph(**whole)
+    sides = map_sides(graph, (side, side + 32))
+    model = models.pytorch_port(network, random_weights(network).items(), **whole).eval()
+    _, maps = model.end_points(torch.zeros(1, network.in_channels, side, side + 32))
+    points = graph.end_point_names(model.scope)
+    known = {point: sides[points[point].node] for point in maps if maps[point].ndim == 4}
+    assert len(known) > 5
+    assert known == {point: tuple(maps[point].shape[2:]) for point in known}
 
 
 @pytest.mark.parametrize("form", ["meta", "frozen", "saved_model"])

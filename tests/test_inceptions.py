@@ -105,7 +105,7 @@ FULL = [
 
 @pytest.mark.parametrize("network", FULL, ids=str)
 def test_a_full_size_network_has_slims_variables_in_slims_order(network: networks.Network) -> None:
-    builder = slims._builder(network)
+    builder = slims.builder_of(network)
     side = network.default_image_size
     with tf.Graph().as_default(), slims.building_graphs(), slim.arg_scope(builder.arg_scope()):
         _, end_points = builder.build(network, tf.placeholder(tf.float32, (1, side, side, 3)), scope="net")
@@ -133,7 +133,7 @@ def test_the_judge_of_v1_and_v2_is_slims_own_network(
     network: networks.Network, given: dict[str, Any], global_pool: bool
 ) -> None:
     """Their layers are tf_slim's, and research/slim has the head."""
-    builder, module = slims._builder(network), research.module(network.family)
+    builder, module = slims.builder_of(network), research.module(network.family)
     images = random_images((1, 230, 251, 3))
     with tf.Graph().as_default(), slims.building_graphs(), tf_session() as session:
         scope = getattr(module, f"{network.family}_arg_scope")
@@ -207,7 +207,7 @@ def test_three_training_steps_of_facenets_network_are_its_own() -> None:
 def test_training_regularizes_the_kernels_that_slim_regularizes(network: networks.Network) -> None:
     from slimport.pytorch import training
 
-    builder = slims._builder(network)
+    builder = slims.builder_of(network)
     with tf.Graph().as_default(), slims.building_graphs(), slim.arg_scope(builder.arg_scope(weight_decay=1.0)):
         builder.build(network, tf.placeholder(tf.float32, (1, 224, 224, 3)), scope="net")
         losses = [loss.op.name for loss in tf.losses.get_regularization_losses()]

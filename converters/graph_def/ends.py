@@ -37,6 +37,8 @@ _ARITHMETIC = (
 
 _BIASES = ("BiasAdd", "BiasAddV1")
 _AFFINE = ("Add", "AddV2", "Mul", "Sub")
+_SUMS = ("Add", "AddV2", "AddN")
+_ACTIVATIONS = ("Relu", "Relu6", "Elu", "Selu", "LeakyRelu")
 _SOFTMAXES = ("Softmax", "LogSoftmax")
 _ROUND = ("NextIteration", "RefNextIteration")
 
@@ -244,6 +246,7 @@ def _followed(ends: Sequence[str], order: _Order, facts: _Facts) -> list[str]:
         covered |= facts.layers[name]
     behind = _behind(ends, order)
     foreign, losses = _foreign(ends, behind, order, facts)
+    updates = _updates(behind, order)
     softmaxes = [step for step in behind if step.node.op in _SOFTMAXES]
     before_softmax = {name for step in softmaxes for name in step.taken}
     reshapes = {step.node.name for step in behind if step.node.op == "Reshape"}
@@ -251,12 +254,13 @@ def _followed(ends: Sequence[str], order: _Order, facts: _Facts) -> list[str]:
     reshaped: set[str] = set()
     for node, taken in behind:
         from_region = [name for name in taken if name in region]
-        if not from_region or node.name in region:
+        if not from_region or node.name in region or node.name in updates:
             continue
         others = [name for name in taken if name not in region and facts.sources.get(name, 0) & facts.data]
         if any(facts.layers[name] & ~covered for name in others):
             continue
         belongs = node.op in _OF_LAYERS or (node.op in _AFFINE and _with_variable(taken, facts))
+        belongs |= _ends_residual_unit(node, taken, order, facts)
         if node.op == "Reshape":
             belongs = node.name in before_softmax or from_region[0] in reshaped or _before_bias(node, order, facts)
         plain = node.name not in foreign and not any(name in losses for name in from_region)
@@ -271,6 +275,13 @@ def _followed(ends: Sequence[str], order: _Order, facts: _Facts) -> list[str]:
         if any(name in region or name in leading for name in users):
             leading.add(node.name)
     return [name for name in region if name not in leading]
+
+
+def _ends_residual_unit(node: NodeDef, taken: Sequence[str], order: _Order, facts: _Facts) -> bool:
+    """Whether a node adds what layers give, and an activation comes next: no loss does that."""
+    users = order.users.get(node.name, ())
+    added = node.op in _SUMS and all(facts.layers.get(name) for name in taken)
+    return added and any(step.node.op in _ACTIVATIONS for step in users)
 
 
 def _before_bias(node: NodeDef, order: _Order, facts: _Facts) -> bool:
@@ -327,6 +338,16 @@ def _foreign(ends: Sequence[str], behind: Sequence[_Step], order: _Order, facts:
         if loss or (users and not rest) or any(name in foreign for name in rest):
             foreign.add(node.name)
     return foreign, losses
+
+
+def _updates(behind: Sequence[_Step], order: _Order) -> set[str]:
+    """The nodes that lead to nothing but a variable's next value, as a moving average's."""
+    found: set[str] = set()
+    for node, _ in reversed(behind):
+        users = [step.node for step in order.users.get(node.name, ())]
+        if users and all(user.op.startswith("Assign") or user.name in found for user in users):
+            found.add(node.name)
+    return found
 
 
 def _sinks(order: Sequence[_Step]) -> list[str]:

@@ -42,11 +42,11 @@ def weights(source: Source) -> tuple[dict[str, Array], str]:
 
 def judge(network: Network) -> str:
     """Whose graph code `SlimGraph` runs: the builder's `JUDGE`, or else its package."""
-    builder = _builder(network)
+    builder = builder_of(network)
     return str(getattr(builder, "JUDGE", builder.__package__))
 
 
-def _builder(network: Network) -> Any:
+def builder_of(network: Network) -> Any:
     """The family's module of `slimport.nets`; the interpreter, where there is none or slim's own code is missing."""
     nets = frameworks.require("slimport.nets").__name__
     try:
@@ -104,7 +104,7 @@ class SlimGraph:
         batch_norm_scale: bool = True,
         **arguments: Any,
     ) -> None:
-        builder = _builder(network)
+        builder = builder_of(network)
         import tensorflow.compat.v1 as tf
         import tf_slim as slim
 
@@ -194,7 +194,7 @@ def static_size(network: Network, images: Array, arguments: Mapping[str, Any]) -
     """
     graph = network.graph(**arguments)
     shrinks = graph.branches or any(node.attributes.get("clipped") for node in graph.nodes)
-    shrinks = shrinks or getattr(_builder(network), "STATIC_SIZE", False)
+    shrinks = shrinks or getattr(builder_of(network), "STATIC_SIZE", False)
     return images.shape[1:3] if shrinks else None
 
 

@@ -19,6 +19,7 @@ from keras import layers, ops
 from slimport import networks
 from slimport.graph import ACTIVATIONS, NORMALIZERS, Graph, Node, Sides
 from slimport.keras.operations import OPERATIONS, UnknownSizeError, number
+from slimport.nodes import FACTORS
 from slimport.sizes import evaluate
 
 Tensor = Any
@@ -405,16 +406,15 @@ def _activation(name: str, *numbers: float) -> tuple[Any, dict[str, Any]]:
     if name == "clip":
         low, high = numbers or (-1.0, 1.0)
         return _computed(lambda net: ops.clip(net, low, high)), {}
-    if name in _FACTORS:
-        (factor,) = numbers or (_FACTORS[name],)
+    if name in FACTORS:
+        (factor,) = numbers or (FACTORS[name],)
+        # Keras's own have 1 / 6.
         if name == "hard_sigmoid":
             return _computed(lambda net: ops.relu6(net + 3.0) * factor), {}
         return _computed(lambda net: net * ops.relu6(net + 3.0) * factor), {}
     return _ACTIVATIONS[name]
 
 
-# Keras's own have 1 / 6 where slim has 0.16667, or the float32 of 1 / 6.
-_FACTORS = {"hard_sigmoid": 0.16667, "hard_swish": 0.1666666716337204}
 _ACTIVATIONS: dict[str, tuple[Any, dict[str, Any]]] = {
     "relu": (layers.ReLU, {}),
     "relu6": (layers.ReLU, {"max_value": 6.0}),

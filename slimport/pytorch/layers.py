@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slimport.graph import ACTIVATIONS, NORMALIZERS, Node, Sides
+from slimport.nodes import FACTORS
 from slimport.pytorch import layout
 
 
@@ -455,7 +456,7 @@ class Activation(Operation):
 class HardSigmoid(nn.Module):
     """MobileNet v3's gate, `relu6(x + 3) * 0.16667` (`research/slim/nets/mobilenet/mobilenet_v3.py`)."""
 
-    def __init__(self, factor: float = 0.16667) -> None:
+    def __init__(self, factor: float = FACTORS["hard_sigmoid"]) -> None:
         super().__init__()
         self.factor = factor
 
@@ -466,7 +467,7 @@ class HardSigmoid(nn.Module):
 class HardSwish(nn.Module):
     """MobileNet v3's `x * relu6(x + 3) / 6`, with TensorFlow's float32 of 1 / 6."""
 
-    def __init__(self, factor: float = 0.1666666716337204) -> None:
+    def __init__(self, factor: float = FACTORS["hard_swish"]) -> None:
         super().__init__()
         self.factor = factor
 
