@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from conftest import SMALL_V1, frameworks, make_checkpoint, random_images
@@ -214,9 +215,10 @@ def test_preprocessing_before_the_first_layer_is_in_float64_too(target: str, tmp
     assert report.judge == "model.ckpt.meta, run by TensorFlow"
 
 
-def two_outputs() -> dict[str, Any]:
-    images = tf.placeholder(tf.float32, (None, None, None, 3), "images")
-    return {"a": slim.conv2d(images, 4, 3, scope="a"), "b": slim.conv2d(images, 5, 3, scope="b")}
+def two_inputs() -> dict[str, Any]:
+    left, right = (tf.placeholder(tf.float32, (None, None, None, 3), name) for name in ("left", "right"))
+    net = slim.conv2d(left, 4, 3, scope="a") + slim.conv2d(right, 4, 3, scope="b")
+    return {"c": slim.conv2d(net, 4, 3, scope="c")}
 
 
 def one_size() -> dict[str, Any]:
@@ -224,11 +226,44 @@ def one_size() -> dict[str, Any]:
     return {"a": slim.fully_connected(slim.flatten(images), 4, scope="a")}
 
 
+def two_heads() -> dict[str, Any]:
+    """As DeepLabCut has them, behind a mean that is subtracted."""
+    images = tf.placeholder(tf.float32, (None, None, None, 3), "images")
+    net = slim.conv2d(images - [123.68, 116.779, 103.939], 4, 3, 2, scope="trunk")
+    heads = {name: slim.conv2d_transpose(net, 2, 3, 2, activation_fn=None, scope=name) for name in ("b", "a")}
+    return {name: heads[name] for name in ("a", "b")}
+
+
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
-@pytest.mark.parametrize("build", [two_outputs, one_size])
-def test_a_program_that_cannot_be_is_refused_in_one_line(build: Any, suffix: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("build", "size"), [(two_heads, (9, 12)), (one_size, (8, 8))])
+def test_a_program_has_the_graphs_outputs_and_its_size(
+    build: Any, size: tuple[int, int], suffix: str, tmp_path: Path
+) -> None:
     prefix = write(build, tmp_path, "checkpoint").path.with_suffix("")
-    with pytest.raises(InputError, match="images of any size and return one output"):
+    convert(prefix, tmp_path / f"m{suffix}")
+    report = verify(prefix, tmp_path / f"m{suffix}", size=size)
+    assert report.ok
+    assert {row.name for row in report.rows} >= set("ab" if build is two_heads else "a")
+    convert(tmp_path / f"m{suffix}", tmp_path / "back.ckpt")
+    with open_checkpoint(prefix) as there, open_checkpoint(tmp_path / "back.ckpt") as back:
+        assert all(np.array_equal(there[name], back[name]) for name in there)
+
+
+def test_the_outputs_of_an_onnx_file_have_their_names(tmp_path: Path) -> None:
+    prefix = write(two_heads, tmp_path, "checkpoint").path.with_suffix("")
+    convert(prefix, tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    found = session.run(None, {"images": np.zeros((3, 3, 5, 7), np.float32)})
+    assert {output.name: value.shape for output, value in zip(session.get_outputs(), found, strict=True)} == {
+        "b/BiasAdd": (3, 2, 6, 8),
+        "a/BiasAdd": (3, 2, 6, 8),
+    }
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+def test_a_program_of_several_inputs_is_refused_in_one_line(suffix: str, tmp_path: Path) -> None:
+    prefix = write(two_inputs, tmp_path, "checkpoint").path.with_suffix("")
+    with pytest.raises(InputError, match="have one input"):
         convert(prefix, tmp_path / f"m{suffix}")
     assert not (tmp_path / f"m{suffix}").exists()
 

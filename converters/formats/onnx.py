@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,12 @@ from converters.formats import programs
 from converters.formats.base import Format, OpenFile, Weights, pytorch_file
 from converters.formats.models import pytorch_model
 from converters.variables import Array
+from slimport.names import pytorch_name
+from slimport.networks import GraphNetwork, Network
 
 _LARGEST = (1 << 31) - (16 << 20)
 """Bytes of weights in a message of at most 2 GiB, with room for the program."""
+_AXES = ("batch", "channels", "height", "width")
 OPSET = 18
 """PyTorch's exporter writes it without a conversion between opsets, and ONNX Runtime has read it since 1.14 (2023)."""
 
@@ -58,6 +61,7 @@ def write(weights: Weights, path: Path) -> None:
     import onnx_ir
     from onnxscript.optimizer import fold_constants, remove_unused_nodes
 
+    shape = programs.input_shape(weights.network)
     program, end_points = programs.export_end_points(pytorch_model(weights))
     with frameworks.quiet():
         model = torch.onnx.export(
@@ -67,14 +71,17 @@ def write(weights: Weights, path: Path) -> None:
             opset_version=OPSET,
             verbose=False,
             input_names=[programs.IMAGES],
-            dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
+            dynamic_shapes=({axis: _AXES[axis] for axis, size in enumerate(shape) if size is None},),
         ).model
-        output, *values = model.graph.outputs
-        del model.graph.outputs[1:]
+        count = len(model.graph.outputs) - len(end_points)
+        outputs, values = model.graph.outputs[:count], model.graph.outputs[count:]
+        del model.graph.outputs[count:]
         # Removes `predictions`, which only an end point needs; folds constant computations on shapes.
-        fold_constants(model)
+        _keep_weights(model, {pytorch_name(name) for name in weights.network.variables()})
+        fold_constants(model, should_fold=_should_fold)
         remove_unused_nodes(model)
-    output.name = "logits" if weights.network.num_classes else "features"
+    for output, name in zip(outputs, _output_names(weights.network), strict=True):
+        output.name = name
     names = _name(dict(zip(end_points, values, strict=True)), model.graph)
     for node in model.graph.all_nodes():
         # Lines of code of the machine that exported it.
@@ -83,6 +90,25 @@ def write(weights: Weights, path: Path) -> None:
     model.metadata_props[programs.NOTES] = programs.notes(weights.description(), names)
     with atomic(path) as temporary:
         onnx_ir.save(model, temporary)
+
+
+def _keep_weights(model: Any, names: Collection[str]) -> None:
+    """Leaves names with a dot to the weights alone."""
+    for name in [name for name in model.graph.initializers if "." in name and name not in names]:
+        value = model.graph.initializers.pop(name)
+        value.name = value.const_value.name = name.replace(".", "_")
+        model.graph.initializers[value.name] = value
+
+
+def _should_fold(node: Any) -> bool | None:
+    """Never what a weight goes into: it would be another number under no name. Otherwise as onnxscript does."""
+    weights = (value for value in node.inputs if value is not None and "." in (value.name or ""))
+    return False if any(value.is_initializer() for value in weights) else None
+
+
+def _output_names(network: Network) -> Sequence[str]:
+    several = network.output_names if isinstance(network, GraphNetwork) else ()
+    return several if len(several) > 1 else ["logits" if network.num_classes else "features"]
 
 
 def _check_size(weights: Weights, path: Path) -> None:

@@ -1,7 +1,7 @@
 """A network as a program that runs without slimport: `torch.export`'s (`.pt2`) and ONNX's.
 
-One program takes images of any batch, height and width, odd and even, and returns only the network's output. Its
-description names the end points' values in it, for `verify`.
+One program takes images of any batch, height and width, odd and even, where the network does, and returns only the
+network's output, or its outputs by their names. Its description names the end points' values in it, for `verify`.
 """
 
 from __future__ import annotations
@@ -26,45 +26,52 @@ def export(model: Any) -> Any:
     """The `torch.export.ExportedProgram` of a network of `slimport.pytorch` in eval mode.
 
     Raises:
-      InputError: the network has several outputs, or does not take images of any size.
+      InputError: the network has several inputs.
     """
     torch = frameworks.require("torch")
-    _check_exportable(model.network)
     config = import_module("torch.fx.experimental._config")
+    shape = input_shape(model.network)
     side = model.network.default_image_size
     # A batch of one, or equal sides, would become conditions of the program.
-    shape = (2, model.network.in_channels, side, side + 1)
-    images = torch.zeros(shape, dtype=next(model.parameters()).dtype)
-    free = torch.export.Dim.DYNAMIC
+    sizes = [2, *(side + axis if size is None else size for axis, size in enumerate(shape[1:], -1))]
+    images = torch.zeros(sizes, dtype=next(model.parameters()).dtype)
+    free = {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(shape) if size is None}
     # Without `backed_size_oblivious`, the program refuses images with a 1x1 feature map inside the network.
     with frameworks.quiet(), config.patch(backed_size_oblivious=True), torch.no_grad():
-        program = torch.export.export(model, (images,), dynamic_shapes=({0: free, 2: free, 3: free},))
+        program = torch.export.export(model, (images,), dynamic_shapes=(free,))
     for node in program.graph.nodes:
         # Lines of code of the machine that exported it.
         node.meta.pop("stack_trace", None)
     return program
 
 
-def _check_exportable(network: Network) -> None:
-    if not isinstance(network, GraphNetwork):
-        return
-    free = len(network.recorded.inputs) == 1 and len(network.input_shape) == 4 and network.image_size is None
-    if not free or len(network.output_names) > 1:
-        raise InputError(
-            f"{network.name}: programs (.pt2, .onnx) take images of any size and return one output: choose one with "
-            f"--output, or convert to .safetensors, .pth or .keras"
-        )
+def input_shape(network: Network) -> tuple[int | None, ...]:
+    """The shape of a program's input, in PyTorch's order, [batch, channels, height, width]; None where any size will do.
+
+    Raises:
+      InputError: the network has several inputs.
+    """
+    shape: tuple[int | None, ...] = (None, None, None, network.in_channels)
+    if isinstance(network, GraphNetwork):
+        if len(network.recorded.inputs) > 1:
+            raise InputError(
+                f"{network.name}: programs (.pt2, .onnx) have one input: choose a part with one by --input, or convert "
+                f"to .safetensors, .pth or .keras"
+            )
+        shape = (None, *network.input_shape[1:])
+    return (shape[0], shape[3], shape[1], shape[2]) if len(shape) == 4 else shape
 
 
 def export_end_points(model: Any) -> tuple[Any, list[str]]:
-    """The program that returns the output and then every end point, and the names of these."""
+    """The program that returns the outputs and then every end point, and the names of these."""
     names: list[str] = []
 
     class EveryEndPoint(type(model)):  # type: ignore[misc]
         def forward(self, images: Any) -> Any:
             output, end_points = self.end_points(images)
             names[:] = end_points
-            return output, *end_points.values()
+            outputs = output.values() if isinstance(output, dict) else [output]
+            return *outputs, *end_points.values()
 
     twin = copy.copy(model)
     twin.__class__ = EveryEndPoint

@@ -103,7 +103,7 @@ def write(weights: Weights, path: Path) -> None:
     program = programs.export(model)
     # Operations have the same names whatever is returned.
     every, end_points = programs.export_end_points(model)
-    named = zip(end_points, every.graph.output_node().args[0][1:], strict=True)
+    named = zip(end_points, every.graph.output_node().args[0][-len(end_points) :], strict=True)
     there = {node.name for node in program.graph.nodes}
     values = {name: node.name for name, node in named if node.name in there}
     extra = {programs.NOTES: programs.notes(weights.description(), values)}

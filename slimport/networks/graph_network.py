@@ -181,5 +181,5 @@ def _pruned(graph: Graph) -> Graph:
         output=new[graph.output],
         outputs=tuple(output._replace(node=new[output.node]) for output in graph.outputs),
         features=new.get(graph.features) if graph.features is not None else None,
-        classifier=graph.classifier if graph.classifier in scopes else "",
+        classifier=graph.classifier if graph.classifier in (None, *scopes) else "",
     )

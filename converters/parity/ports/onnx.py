@@ -55,8 +55,8 @@ class OnnxPort(Port):
 
     def record(self, images: Array, dtype: str, device: str) -> Recording:  # noqa: ARG002 - the file's dtype
         onnx, onnxruntime = frameworks.require("onnx"), frameworks.require("onnxruntime")
-        (output,) = (value.name for value in self._model.graph.output)
-        inside = sorted({value for value in self._names.values() if value != output})
+        outputs = [value.name for value in self._model.graph.output]
+        inside = sorted({value for value in self._names.values() if value not in outputs})
         model = type(self._model)()
         model.CopyFrom(self._model)
         model.graph.output.extend(onnx.ValueInfoProto(name=value) for value in inside)
@@ -64,16 +64,19 @@ class OnnxPort(Port):
         # Errors alone.
         options.log_severity_level = 3
         providers = ["CUDAExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
-        feed = {programs.IMAGES: np.ascontiguousarray(images.transpose(0, 3, 1, 2))}
+        images = images.transpose(0, 3, 1, 2) if images.ndim == 4 else images
+        feed = {programs.IMAGES: np.ascontiguousarray(images)}
         values: dict[str, Array] = {}
         try:
-            for content, wanted in ((os.fspath(self._path), [output]), (model.SerializeToString(), inside)):
+            for content, wanted in ((os.fspath(self._path), outputs), (model.SerializeToString(), inside)):
                 session = onnxruntime.InferenceSession(content, options, providers=providers)
-                values |= zip(wanted, session.run(wanted, feed), strict=True)
+                # Without names, it would give all outputs.
+                values |= zip(wanted, session.run(wanted, feed) if wanted else [], strict=True)
         except Exception as error:
             raise InputError(f"{self._path}: ONNX Runtime: {first_line(error)}") from error
         end_points = {name: mapping.nhwc(values[value]) for name, value in self._names.items()}
-        return self._predictions.added(Recording(end_points, {"the model's output": [mapping.nhwc(values[output])]}))
+        returned = [mapping.nhwc(values[output]) for output in outputs]
+        return self._predictions.added(Recording(end_points, {"the model's output": returned}))
 
     @classmethod
     def why_not_float64(cls) -> str:
