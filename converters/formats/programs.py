@@ -46,7 +46,7 @@ def export(model: Any) -> Any:
 
 
 def input_shape(network: Network) -> tuple[int | None, ...]:
-    """The shape of a program's input, in PyTorch's order, [batch, channels, height, width]; None where any size will do.
+    """The shape of a program's input, [batch, channels, height, width] of images; None where any size will do.
 
     Raises:
       InputError: the network has several inputs.
