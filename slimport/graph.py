@@ -83,6 +83,7 @@ __all__ = [
     "conv2d_same",
     "conv2d_transpose",
     "dropout",
+    "embed",
     "end_point",
     "features",
     "flatten",
@@ -291,6 +292,38 @@ def features(net: Tensor) -> Tensor:
     """Says that a tensor is the last map, which the head of the network takes."""
     _recording.get().features = net.index
     return net
+
+
+def embed(part: Graph, images: Tensor, name: str) -> list[Tensor]:
+    """Records another network's graph as a part of this one.
+
+    Args:
+      part: its graph; its end points become some of this one.
+      images: what it takes.
+      name: its scope.
+
+    Returns:
+      The tensors of its nodes.
+    """
+    recorder = _recording.get()
+    with scope(name):
+        where = recorder.scope
+        recorder.parts.update(dict.fromkeys(scoped(where, path) for path in part.parts))
+        tensors: list[Tensor] = []
+        for node in part.nodes:
+            if node.op == "input":
+                tensors.append(images)
+                continue
+            inputs = tuple(tensors[index].index for index in node.inputs)
+            shared = {"shares": scoped(where, node.attributes["shares"])} if "shares" in node.attributes else {}
+            attributes = {**node.attributes, **shared}
+            tensors.append(
+                recorder.add(replace(node, inputs=inputs, scope=scoped(where, node.scope), attributes=attributes))
+            )
+        for point in part.end_points:
+            own = scoped(where, point.name) if point.scoped else point.name
+            end_point(tensors[point.node], own, scoped=point.scoped)
+    return tensors
 
 
 def _layer(function: Callable[Concatenate[Tensor, P], Tensor]) -> Callable[Concatenate[Tensor, P], Tensor]:

@@ -37,6 +37,7 @@ from scripts.studies import train_digits
 from slimport import networks
 from slimport.networks.alexnet import AlexNetV2
 from slimport.networks.cifarnet import CifarNet
+from slimport.networks.deeplab import DeepLab
 from slimport.networks.inception_resnet_v1 import InceptionResNetV1
 from slimport.networks.inception_resnet_v2 import InceptionResNetV2
 from slimport.networks.inception_v1 import InceptionV1
@@ -94,6 +95,14 @@ SMALL_NETWORKS: dict[str, networks.Network] = {
     "nasnet": NASNet(3, 3, 7, stem="cifar", stem_multiplier=3.0, aux_kernel_size=(1, 1)),
     "pnasnet": PNASNet(3, 4, 7, aux_kernel_size=(1, 1)),
     "xception": Xception((4, 6, 8), 2, 7, exit_depths=(6, 8, 9, 10, 11, 12), root_depths=(3, 5)),
+    "deeplab": DeepLab(
+        MobileNetV2(
+            None, 3, 0.1, min_depth=4, divisible_by=4, finegrain_classification_mode=True, final_endpoint="layer_18"
+        ),
+        7,
+        depth=6,
+        decoder_depth=5,
+    ),
 }
 
 

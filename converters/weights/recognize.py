@@ -176,7 +176,7 @@ def choose(
     found: Sequence[Recognition], shapes: Mapping[str, Shape], source: str, scope: str | None = None
 ) -> Recognition:
     """The one network among those that `networks` found in the shapes; the rest as of `recognize`."""
-    chosen = found if scope is None else [network for network in found if network.scope == scope.strip("/")]
+    chosen = _outermost(found) if scope is None else [one for one in found if one.scope == scope.strip("/")]
     if len(chosen) == 1:
         return chosen[0]
     if chosen:
@@ -196,6 +196,12 @@ def choose(
         f"'slimport inspect' lists its variables",
         None if found else nearest(shapes),
     )
+
+
+def _outermost(found: Sequence[Recognition]) -> Sequence[Recognition]:
+    """The networks that are no part of another one, as a DeepLab's backbone is."""
+    names = [set(one.full_names()) for one in found]
+    return [one for one, own in zip(found, names, strict=True) if not any(own < other for other in names)]
 
 
 def check_whole(recognition: Recognition, source: str) -> None:

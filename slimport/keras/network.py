@@ -40,7 +40,8 @@ def build(
       scope: the model's scope in the names of its end points; None for slim's.
       dtype: dtype or policy of every layer; None for Keras's global one.
       image_size: height and width of the images; None for any. A pool that shrinks to a small map (Inception's last)
-        does so where the size is given, as in slim. Where a graph computes shapes from it, None is the graph's own.
+        does so where the size is given, as in slim. Where shapes are computed from it, None is the size that the
+        network was made for.
       arguments: of the network's definition; `network.arguments` lists them.
 
     Returns:
@@ -56,7 +57,8 @@ def build(
     try:
         return _build(graph, scope, dtype, image_size)
     except UnknownSizeError:
-        known = getattr(network, "image_size", None)
+        side = network.default_image_size
+        known = network.image_size if isinstance(network, networks.GraphNetwork) else (side, side)
         if image_size is not None or known is None:
             raise
         return _build(graph, scope, dtype, known)

@@ -20,8 +20,9 @@ import tensorflow.compat.v1 as tf
 import tf_slim as slim
 
 from slimport.graph import Graph, Node
-from slimport.nets.research import lrn
+from slimport.nets.research import lrn, resize_bilinear
 from slimport.networks import Network
+from slimport.sizes import evaluate
 
 Tensor = Any
 JUDGE = __name__
@@ -184,6 +185,18 @@ def _sliced(node: Node, net: Tensor) -> Tensor:
     return net[tuple(one.start if axis in shrink else one for axis, one in enumerate(slices))]
 
 
+def _resized(node: Node, *nets: Tensor) -> Tensor:
+    """A bilinear resizing, to a size that may be another map's."""
+    a = node.attributes
+    if a["method"] != "bilinear":
+        raise ValueError(f"{node.scope}: TF-Slim has no layer for a {a['method']} resizing")
+    sides = [tf.shape(nets[0])[axis] * by for axis, by in enumerate(a["factor"] or (), 1)]
+    sides = sides or [evaluate(side, lambda index, axis: tf.shape(nets[index])[axis]) for side in a["size"]]
+    return resize_bilinear(
+        nets[0], tf.stack(sides), align_corners=a["align_corners"], half_pixel_centers=a["half_pixel_centers"]
+    )
+
+
 def _operation(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """An op that slim has no layer for, and its activation."""
 
@@ -221,5 +234,6 @@ _LAYERS: dict[str, Callable[..., Tensor]] = {
     # Of sizes that are numbers.
     "pad": _operation(lambda node, net: tf.pad(net, node.attributes["paddings"])),
     "strided_slice": _operation(_sliced),
+    "resize": _operation(_resized),
 }
 """The layer of a node's op: from the node and its inputs to its output."""

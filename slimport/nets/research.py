@@ -92,3 +92,28 @@ def lrn(net: Tensor, depth_radius: int, bias: float, alpha: float, beta: float, 
     padded = tf.pad(tf.square(net), [*[[0, 0]] * 3, [depth_radius, depth_radius]])
     sums = tf.add_n([padded[..., i : i + net.shape[-1]] for i in range(2 * depth_radius + 1)])
     return net / (bias + alpha * sums) ** beta
+
+
+def resize_bilinear(net: Tensor, size: Tensor, *, align_corners: bool, half_pixel_centers: bool = False) -> Tensor:
+    """TensorFlow's op, which has no kernel that gives float64, or the same in float64.
+
+    Args:
+      net: [batch, height, width, channels], float32 or float64.
+      size: height and width of the result.
+    """
+    if net.dtype.base_dtype != tf.float64:
+        return tf.image.resize_bilinear(net, size, align_corners, half_pixel_centers=half_pixel_centers)
+    for axis in (1, 2):
+        old, new = tf.shape(net)[axis], size[axis - 1]
+        corners = tf.logical_and(align_corners, new > 1)
+        # The places of the new pixels, in float32 as in the op's kernel.
+        step = tf.where(corners, (old - 1) / tf.maximum(new - 1, 1), old / new)
+        at = tf.cast(tf.range(new), tf.float32)
+        step = tf.cast(step, tf.float32)
+        at = (at + 0.5) * step - 0.5 if half_pixel_centers else at * step
+        share = tf.cast(at - tf.floor(at), net.dtype)[:, None]
+        share = share[..., None] if axis == 1 else share
+        low = tf.gather(net, tf.maximum(tf.cast(tf.floor(at), tf.int32), 0), axis=axis)
+        high = tf.gather(net, tf.minimum(tf.cast(tf.math.ceil(at), tf.int32), old - 1), axis=axis)
+        net = low * (1 - share) + high * share
+    return net
