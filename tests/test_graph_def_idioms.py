@@ -1,4 +1,4 @@
-"""Idioms of people's graphs, each built small with TensorFlow, give in PyTorch what they give in TensorFlow."""
+"""Idioms of people's graphs, each built small with TensorFlow, give in PyTorch and Keras what TensorFlow computes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,25 @@ import pytest
 import user_graphs
 from user_graphs import Written, assert_equal, write
 
-from converters.graph_def import read_network
+from converters.graph_def import open_graph, read_network
 
 tf = user_graphs.tf
 import tf_slim as slim
 
 Tensor = Any
 CASES: dict[str, Callable[[], Any]] = {}
+CONDITIONS = (
+    "batch_norm_behind_a_placeholder",
+    "batch_norm_with_a_learning_phase",
+    "statistics_behind_a_cond",
+    "fused_batch_norm_whose_result_is_discarded",
+    "dropout_behind_a_cond",
+)
+"""The cases with a condition, which TensorFlow 1 wrote as Switch and Merge, and later ones as an If of functions."""
 
 
 WHERE_CONSTANTS_MATTER = (
+    "identities_of_functions",
     "names_that_say_nothing",
     "constant_gamma_and_bias",
     "slim_flatten",
@@ -115,6 +124,17 @@ def constant_gamma_and_bias() -> Tensor:
 def identities_in_the_data_path() -> Tensor:
     net = tf.identity(scoped_conv(tf.identity(images()), 4, "conv1"))
     return tf.identity(tf.nn.relu(tf.identity(net)), name="output")
+
+
+@case
+def identities_of_functions() -> Tensor:
+    """As in frozen graphs of TensorFlow 2, where a function was inlined."""
+    net = tf.identity(images(), "Func/StatefulPartitionedCall/input/_1")
+    kernel = weights(3, 3, 3, 4, name="StatefulPartitionedCall/model/conv1/Conv2D/ReadVariableOp")
+    kernel = tf.identity(kernel, "Func/StatefulPartitionedCall/input/_2")
+    net = tf.nn.conv2d(net, kernel, 1, "SAME", name="StatefulPartitionedCall/model/conv1/Conv2D")
+    net = tf.identity(tf.nn.relu(net), "Func/StatefulPartitionedCall/output/_3")
+    return tf.identity(net, "Identity")
 
 
 # Flatten, and shapes that are computed.
@@ -253,6 +273,12 @@ def test_a_spelled_out_prelu_is_one_layer(name: str, tmp_path: Path) -> None:
         assert [node.op for node in user.graph.nodes] == ["input", "conv2d", "prelu"]
 
 
+def test_an_l2_normalization_is_one_layer(tmp_path: Path) -> None:
+    user = read_network(written("l2_normalized", tmp_path).path)
+    last = user.graph.nodes[user.graph.output]
+    assert (last.op, last.attributes["epsilon"]) == ("l2_normalize", pytest.approx(1e-10))
+
+
 # Normalizations.
 
 
@@ -335,6 +361,18 @@ def statistics_behind_a_cond() -> Tensor:
     average = weights(4, name="mean"), weights(4, name="variance")
     mean, variance = tf.cond(training, lambda: (mean, variance), lambda: tuple(map(tf.identity, average)))
     return tf.nn.batch_normalization(net, mean, variance, weights(4, name="beta"), None, 1e-3)
+
+
+@case
+def fused_batch_norm_whose_result_is_discarded() -> Tensor:
+    """The batch's is computed outside the cond, which takes one of the two results."""
+    training = tf.placeholder(tf.bool, (), "is_training")
+    net = scoped_conv(images(), 4, "conv1")
+    names = ("gamma", "beta", "moving_mean", "moving_variance")
+    gamma, beta, mean, variance = (weights(4, name=name) for name in names)
+    of_the_batch, *_ = tf.nn.fused_batch_norm(net, gamma, beta, is_training=True)
+    averaged = lambda: tf.nn.fused_batch_norm(net, gamma, beta, mean, variance, is_training=False)[0]  # noqa: E731
+    return tf.nn.relu(tf.cond(training, lambda: tf.identity(of_the_batch), averaged))
 
 
 @case
@@ -604,6 +642,19 @@ def channels_first() -> Tensor:
 
 
 @case
+def channels_first_on_every_op() -> Tensor:
+    first = {"data_format": "NCHW"}
+    net = tf.placeholder(tf.float32, (None, 3, 20, 22), "images")
+    net = tf.nn.conv2d(net, weights(3, 3, 3, 4, name="conv1/w"), [1, 1, 1, 1], "VALID", **first)
+    net = slim.batch_norm(net, is_training=False, scale=True, scope="conv1/BatchNorm", **first)
+    net = tf.nn.depthwise_conv2d(net, weights(3, 3, 4, 2, name="deep/w"), [1, 1, 2, 2], "SAME", **first)
+    net = tf.nn.avg_pool2d(tf.nn.bias_add(net, weights(8, name="deep/b"), **first), 2, 1, "SAME", **first)
+    shape = tf.stack([tf.shape(net)[0], 5, 18, 20])
+    net = tf.nn.conv2d_transpose(net, weights(3, 3, 5, 8, name="up/w"), shape, [1, 1, 2, 2], "SAME", **first)
+    return tf.nn.max_pool2d(tf.pad(net, [[0, 0], [0, 0], [1, 1], [1, 1]]), 3, 2, "VALID", **first)
+
+
+@case
 def channels_first_map() -> Tensor:
     net = tf.placeholder(tf.float32, (None, 3, 21, 22), "images")
     net = tf.nn.conv2d(net, weights(3, 3, 3, 4, name="conv1/w"), [1, 1, 1, 1], "SAME", data_format="NCHW")
@@ -632,10 +683,42 @@ def test_a_batch_that_is_written_into_the_graph_is_free(name: str, tmp_path: Pat
 @pytest.mark.parametrize("name", CASES)
 def test_an_idiom_is_what_tensorflow_computes_at_any_batch(name: str, tmp_path: Path) -> None:
     batch = 4 if name == "batch_in_a_transposed_convolution" else 2
-    assert_equal(written(name, tmp_path), (batch, 3))
+    # Keras has the layer; TensorFlow has no kernel for it on CPUs.
+    assert_equal(written(name, tmp_path), (batch, 3), keras=name != "dilated_transposed_convolution")
+
+
+@pytest.mark.parametrize("form", ["meta", "frozen"])
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_a_condition_of_switch_and_merge_takes_evaluations_side(name: str, form: str, tmp_path: Path) -> None:
+    with user_graphs.first_control_flow():
+        made = written(name, tmp_path, form)
+    assert {"Switch", "Merge"} <= {node.op for node in open_graph(made.path).graph.nodes.values()}
+    user = assert_equal(made, (2,), keras=False)
+    assert not {"dropout", "matmul"} & {node.op for node in user.graph.nodes}
+
+
+def test_statistics_may_be_behind_a_switch_of_references(tmp_path: Path) -> None:
+    with user_graphs.first_control_flow():
+        made = written("statistics_behind_a_cond", tmp_path)
+    meta = tf.MetaGraphDef.FromString(made.path.read_bytes())
+    switches = [node for node in meta.graph_def.node if node.op == "Switch" and node.input[0].endswith("/read")]
+    assert len(switches) == 2
+    for node in switches:
+        node.op, node.input[0] = "RefSwitch", node.input[0].removesuffix("/read")
+    made.path.write_bytes(meta.SerializeToString())
+    assert_equal(made, (2,), keras=False)
+
+
+@pytest.mark.parametrize("form", ["meta", "frozen"])
+@pytest.mark.parametrize("name", ["old_dropout_constant", "new_dropout_constant", "tf_dropout", "old_dropout_default"])
+def test_dropout_is_recognised_and_never_run(name: str, form: str, tmp_path: Path) -> None:
+    """Run at keep_prob 1, `floor(1 + random)` is 2 once in 2 ** 24; in a frozen graph nothing can switch it off."""
+    user = read_network(written(name, tmp_path, form).path)
+    ops = [node.op for node in user.graph.nodes if node.op != "dropout"]
+    assert ops == ["input", "conv2d", "conv2d"]
 
 
 @pytest.mark.parametrize("form", ["frozen", "saved_model"])
 @pytest.mark.parametrize("name", WHERE_CONSTANTS_MATTER)
 def test_an_idiom_with_constants_for_variables_is_the_same(name: str, form: str, tmp_path: Path) -> None:
-    assert_equal(written(name, tmp_path, form), (2,))
+    assert_equal(written(name, tmp_path, form), (2,), keras=False)

@@ -72,6 +72,9 @@ class Cover:
                     before.activation, before.root = found, value
                     return before
             return Layer(value, (found.data,), activation=found, interior=set(found.interior))
+        scaled = patterns.l2_normalization(value)
+        if scaled is not None and self._inner(scaled):
+            return Layer(value, (scaled.data,), activation=scaled, interior=set(scaled.interior))
         return self._normalized(value) or Layer(value, tuple(other for other in value.inputs if not other.static))
 
     def _normalized(self, value: Value) -> Layer | None:

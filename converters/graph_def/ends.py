@@ -37,6 +37,7 @@ _ARITHMETIC = (
 
 _BIASES = ("BiasAdd", "BiasAddV1")
 _AFFINE = ("Add", "AddV2", "Mul", "Sub")
+_BATCH_NORM = "FusedBatchNorm"
 _SUMS = ("Add", "AddV2", "AddN")
 _ACTIVATIONS = ("Relu", "Relu6", "Elu", "Selu", "LeakyRelu")
 _SOFTMAXES = ("Softmax", "LogSoftmax")
@@ -247,6 +248,8 @@ def _followed(ends: Sequence[str], order: _Order, facts: _Facts) -> list[str]:
     behind = _behind(ends, order)
     foreign, losses = _foreign(ends, behind, order, facts)
     updates = _updates(behind, order)
+    # A product with a reciprocal root is a normalization, of the embedding of a face, say.
+    roots = {step.node.name for step in behind if step.node.op == "Rsqrt"}
     softmaxes = [step for step in behind if step.node.op in _SOFTMAXES]
     before_softmax = {name for step in softmaxes for name in step.taken}
     reshapes = {step.node.name for step in behind if step.node.op == "Reshape"}
@@ -261,12 +264,13 @@ def _followed(ends: Sequence[str], order: _Order, facts: _Facts) -> list[str]:
             continue
         belongs = node.op in _OF_LAYERS or (node.op in _AFFINE and _with_variable(taken, facts))
         belongs |= _ends_residual_unit(node, taken, order, facts)
+        belongs |= node.op == "Mul" and any(name in roots for name in taken)
         if node.op == "Reshape":
             belongs = node.name in before_softmax or from_region[0] in reshaped or _before_bias(node, order, facts)
         plain = node.name not in foreign and not any(name in losses for name in from_region)
         if belongs or (plain and (node.op in _ARITHMETIC or _keeps_batch(node, order))):
             region[node.name] = None
-            if node.op in _SOFTMAXES and taken[0] in reshapes:
+            if (node.op in _SOFTMAXES or node.op.startswith(_BATCH_NORM)) and taken[0] in reshapes:
                 reshaped.add(node.name)
     # What leads to another one, on whatever way, is no end.
     leading: set[str] = set()
@@ -285,8 +289,13 @@ def _ends_residual_unit(node: NodeDef, taken: Sequence[str], order: _Order, fact
 
 
 def _before_bias(node: NodeDef, order: _Order, facts: _Facts) -> bool:
-    """Whether a bias comes next: a layer on more than two axes is a product of matrices between two reshapes."""
+    """Whether a bias or a BatchNorm comes next.
+
+    A layer on more than two axes is a product of matrices between two reshapes, and so is a BatchNorm on fewer.
+    """
     users = order.users.get(node.name, ())
+    if any(step.node.op.startswith(_BATCH_NORM) for step in users):
+        return True
     return any(step.node.op in (*_BIASES, *_AFFINE) and _with_variable(step.taken, facts) for step in users)
 
 

@@ -183,6 +183,29 @@ def _prelu(value: Value, data: Value, weights: Value) -> dict[str, Any] | None:
 # Normalizations.
 
 
+def l2_normalization(value: Value) -> Match | None:
+    """`tf.nn.l2_normalize` over the channels, of kind `l2_normalize`: x / sqrt(max(sum(x ** 2), epsilon))."""
+    if value.op != "elementwise" or value.attrs["function"] != "multiply" or len(value.inputs) != 2:
+        return None
+    for data, root in permutations(value.inputs):
+        bounded = root.inputs[0] if _computes(root, "rsqrt") else value
+        if not _computes(bounded, "maximum"):
+            continue
+        total, least = bounded.inputs if bounded.inputs[1].static else bounded.inputs[::-1]
+        if least.data is None or least.data.size != 1 or total.op != "reduce" or total.attrs["function"] != "sum":
+            continue
+        square = total.inputs[0]
+        last = data.rank is not None and total.attrs["axes"] in ((data.rank - 1,), (-1,)) and total.attrs["keep_dims"]
+        if last and (_computes(square, "square") or _computes(square, "multiply")) and set(square.inputs) == {data}:
+            interior = frozenset(found.number for found in (value, root, bounded, total, square))
+            return Match("l2_normalize", data, interior, {"epsilon": float(least.data.reshape(()))})
+    return None
+
+
+def _computes(value: Value, function: str) -> bool:
+    return value.op == "elementwise" and bool(value.attrs["function"] == function)
+
+
 def normalization(value: Value) -> Match | None:
     """The normalization that ends at a value: of kind `batch_norm` or `instance_norm`.
 

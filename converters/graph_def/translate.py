@@ -182,6 +182,8 @@ class Translator:
         scope = self.name(layer.root.node)
         if found.kind == "activation":
             return slim.activation(data, found.settings["function"], scope=scope)
+        if found.kind == "l2_normalize":
+            return slim.l2_normalize(data, found.settings["epsilon"], scope=scope)
         weights = self.parameter(found.parameters["weights"])
         parent = self.relative(weights.name).rpartition("/")[0] or node_scope(scope)
         scope = f"{parent}/PReLU" if parent and parent == data.node.scope else parent or f"{data.node.scope}/PReLU"
@@ -220,7 +222,9 @@ class Translator:
             inputs = tuple(value.inputs)
             if value.op not in WORDS:
                 raise unsupported(self.context, [value])
-            return WORDS[value.op](self, Layer(value, inputs), [self.tensor(other) for other in inputs])
+            # Elementwise functions take plain numbers as such: recorded, these would lead nowhere.
+            data = [] if value.op == "elementwise" else [self.tensor(other) for other in inputs]
+            return WORDS[value.op](self, Layer(value, inputs), data)
         if found.array is None:
             scope = self.relative(found.name)
             net = words.variable(found.shape, scope=node_scope(scope) or scope)
