@@ -7,6 +7,7 @@ and no activation; `unit_rate` multiplies the rate of the output stride.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -15,10 +16,13 @@ import pytest
 from conftest import SMALL_NETWORKS, random_images, random_weights, tf_session
 
 from converters import frameworks
-from converters.parity import tf_slim
+from converters.formats import models
+from converters.parity import ports, tf_slim
+from converters.parity.compare import compare
 from converters.weights.recognize import recognize
 from slimport import networks
 from slimport.graph import scoped
+from slimport.networks.deeplab import DeepLab
 
 frameworks.require("slimport.nets")
 import tensorflow.compat.v1 as tf
@@ -56,6 +60,24 @@ def features(
     unit_fn = bottleneck if "depth_bottleneck" in units[0][0] else lite_bottleneck
     blocks = [resnet_utils.Block(f"block{number}", unit_fn, args) for number, args in enumerate(units, start=1)]
     return resnet_utils.stack_blocks_dense(net, blocks, output_stride // 4 if output_stride else None)
+
+
+def pool1_of(module: Any, build: Any) -> str:
+    """The padding of `pool1` where the arg scope says VALID."""
+    with tf.Graph().as_default() as graph, slim.arg_scope(module.resnet_arg_scope()):
+        with slim.arg_scope([slim.max_pool2d], padding="VALID"):
+            build(tf.zeros((1, 65, 65, 3)))
+        (pool,) = (node for node in graph.as_graph_def().node if node.name.endswith("pool1/MaxPool"))
+        return str(pool.attr["padding"].s.decode())
+
+
+def test_pool1_is_same_whatever_the_arg_scope_says_which_slims_own_follows() -> None:
+    from slimport.nets import resnet_v1 as slims
+    from slimport.nets import resnet_v1_beta as deeplabs
+
+    assert pool1_of(deeplabs, deeplabs.resnet_v1_18_beta) == "SAME"
+    block = slims.resnet_v1_block("block1", 2, 1, 1)
+    assert pool1_of(slims, lambda images: slims.resnet_v1(images, [block])) == "VALID"
 
 
 def lite(depth: int, count: int, stride: int, rates: tuple[int, ...] | None = None) -> list[dict[str, int]]:
@@ -139,3 +161,62 @@ def test_a_multi_grid_of_another_length_is_refused() -> None:
             function(multi_grid=(1, 2, 4))
     with tf.Graph().as_default(), pytest.raises(ValueError, match="multi_grid needs 3 rates"):
         resnet_v1_beta.resnet_v1_50(tf.zeros((1, 65, 65, 3)), multi_grid=(1, 2))
+
+
+def small_deeplab(**settings: Any) -> DeepLab:
+    shape = ((4, 3, 2), (5, 1, 2), (6, 2, 1))
+    blocks = tuple(networks.resnet_v1_block(f"block{i}", *of) for i, of in enumerate(shape, start=1))
+    return DeepLab(networks.ResNetV1Beta(blocks, root_depths=(4, 5, 6)), 5, **{"depth": 6, **settings})
+
+
+@pytest.mark.parametrize(
+    ("network", "arguments"),
+    [
+        (small_deeplab(decoder_depth=3), {"output_stride": 8, "atrous_rates": (1, 2, 3), "multi_grid": (1, 2)}),
+        (small_deeplab(aspp_separable=False, decoder_separable=False), {"output_stride": 16}),
+        (small_deeplab(decoder=False, image_pooling=False, atrous_branches=0), {"output_stride": 8}),
+    ],
+    ids=["v3+", "not separable", "no pyramid and no decoder"],
+)
+@pytest.mark.parametrize("size", [(64, 64), (65, 81)])
+def test_the_pyramid_and_the_decoder_are_deeplabs(
+    network: DeepLab, arguments: dict[str, Any], size: tuple[int, int]
+) -> None:
+    weights, images = random_weights(network), random_images((2, *size, 3))
+    truth = tf_slim.record(network, "net", weights, images, "float64", **arguments)
+    assert list(truth) == network.end_points("net", **arguments)
+    assert truth["net/logits"].shape[1] == -(-size[0] // (4 if network.decoder else arguments["output_stride"]))
+    model = models.pytorch_port(network, weights.items(), scope="net", **arguments)
+    rows = compare(ports.record_pytorch(model, images, "float64", "cpu"), truth)
+    assert not [row for row in rows if not row.ok]
+    model = models.keras_port(network, weights.items(), scope="net", image_size=size, **arguments)
+    assert not [row for row in compare(ports.record_keras(model, "net", images, "float64", "cpu"), truth) if not row.ok]
+
+
+@pytest.mark.parametrize("name", ["deeplab_xception_65", "deeplab_mobilenet_v2"])
+def test_its_backbone_is_a_part_of_it_and_can_be_chosen(name: str) -> None:
+    network = networks.NETWORKS[name]
+    assert isinstance(network, DeepLab)
+    shapes = dict(network.variables())
+    found = recognize(shapes, "file")
+    assert (found.network, found.scope, found.complete) == (network, "", True)
+    backbone = recognize(shapes, "file", network.backbone.default_scope)
+    assert (backbone.network.name, backbone.complete) == (network.backbone.name, True)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [small_deeplab(decoder_depth=3), small_deeplab(aspp_separable=False, decoder=False, decoder_separable=False)],
+)
+def test_it_is_recognised_from_its_variables_and_its_json(network: DeepLab) -> None:
+    variables = {scoped("a/net", name): shape for name, shape in network.variables().items()}
+    found = recognize(variables, "file", "a/net")
+    assert (found.network, found.complete) == (network, True)
+    assert networks.from_json(json.loads(json.dumps(network.to_json()))) == network
+
+
+def test_what_cannot_be_built_is_refused() -> None:
+    with pytest.raises(ValueError, match="atrous_rates needs 3 rates"):
+        small_deeplab().graph(output_stride=8, atrous_rates=(1, 2))
+    with pytest.raises(ValueError, match="not its logits"):
+        DeepLab(networks.NETWORKS["xception_65"])

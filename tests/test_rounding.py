@@ -19,7 +19,7 @@ from converters import InputError, convert, frameworks, trace, verify
 from converters.checkpoint import write_checkpoint
 from converters.cli import cli
 from converters.parity import tf_slim
-from converters.parity.compare import rel_l2
+from converters.parity.compare import compare, rel_l2, rounding_of
 from converters.weights.source import open_source
 
 frameworks.require("slimport.nets")
@@ -156,3 +156,21 @@ def test_the_command_says_the_loss(slimport: Callable[..., Run], tmp_path: Path)
     checked = CliRunner().invoke(cli, arguments).output
     assert "variables are the source's rounded to bfloat16, bit for bit" in checked
     assert "rounding: TF-Slim ran with the rounded weights; against the source's own, that moves its end" in checked
+
+
+def test_probabilities_that_are_right_by_chance_do_not_make_another_run_wrong() -> None:
+    def softmax(logits: Any) -> Any:
+        exponential = np.exp(logits - logits.max(-1, keepdims=True))
+        return exponential / exponential.sum(-1, keepdims=True)
+
+    rng = np.random.default_rng(0)
+    logits, slims, ours = (rng.normal(0, scale, (1, 1001)) for scale in (6, 1e-5, 1e-5))
+    truth, right, wrong = softmax(logits), softmax(logits + ours), softmax(1.001 * logits)
+    # Its largest probabilities, which are nearly all of rel_l2, are right.
+    slims[0, truth[0].argsort()[-20:]] = 0
+    run = softmax(logits + slims)
+    assert 4 * rel_l2(run, truth) + 1e-6 < rel_l2(right, truth)
+    rounding = rounding_of({"predictions": run}, {"predictions": truth})
+    assert rounding["predictions"] == pytest.approx(1e-5, rel=0.2)
+    assert compare({"predictions": right}, {"predictions": truth}, rounding)[0].ok
+    assert not compare({"predictions": wrong}, {"predictions": truth}, rounding)[0].ok

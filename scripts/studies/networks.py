@@ -71,8 +71,9 @@ def errors(reference: Reference) -> Iterator[tuple[str, float, bool]]:
     network, images, weights = reference.network, reference.images, reference.weights
     arguments = {"spatial_squeeze": False} if "spatial_squeeze" in network.arguments else {}
     torch_model = models.pytorch_port(network, weights.items(), **arguments)
-    clipped = any(node.attributes.get("clipped") for node in network.graph(**arguments).nodes)
-    size = {"image_size": images.shape[1:3]} if clipped else {}
+    nodes = network.graph(**arguments).nodes
+    sized = any(node.attributes.get("clipped") or node.op == "resize" for node in nodes)
+    size = {"image_size": images.shape[1:3]} if sized else {}
     keras_model = models.keras_port(network, weights.items(), **size, **arguments)
     for dtype in ("float32", "float64"):
         recordings = {

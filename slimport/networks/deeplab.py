@@ -153,7 +153,7 @@ class DeepLab(Network):
         branches.append(conv2d(net, self.depth, 1, scope="aspp0"))
         for number, rate in enumerate(rates, start=1):
             branches.append(_conv3x3(net, self.depth, self.aspp_separable, f"aspp{number}", rate))
-        net = concat(*branches, scope="aspp_concat")
+        net = concat(*branches, scope="aspp_concat") if len(branches) > 1 else branches[0]
         net = end_point(conv2d(net, self.depth, 1, scope="concat_projection"), "concat_projection")
         return graph.dropout(net, keep_prob, scope="concat_projection_dropout")
 
