@@ -297,12 +297,15 @@ def _on_dask(address: str, jobs: Sequence[Job], force: bool, batch: str) -> Iter
 
 
 def _wait_for_workers(client: Any, address: str) -> None:
-    if not client.scheduler_info()["workers"]:
-        print(f"slimport: {address} has no worker yet; waiting {_WORKER_S} s for one", file=sys.stderr)
     try:
+        if not client.scheduler_info()["workers"]:
+            print(f"slimport: {address} has no worker yet; waiting {_WORKER_S} s for one", file=sys.stderr)
         client.wait_for_workers(1, timeout=_WORKER_S)
-    except TimeoutError as error:
-        raise InputError(f"--dask {address}: the cluster has no worker; start 'dask worker {address}'") from error
+    # The time is over, or the scheduler is lost, for which each connection has its own exception.
+    except Exception as error:
+        raise InputError(
+            f"--dask {address}: the cluster has no worker, or is lost; start 'dask worker {address}'"
+        ) from error
 
 
 def _outcomes(distributed: Any, client: Any, address: str, futures: Mapping[Any, Job]) -> Iterator[Outcome]:
@@ -319,18 +322,26 @@ def _outcomes(distributed: Any, client: Any, address: str, futures: Mapping[Any,
         # Of a lost scheduler, the cluster raises its own exception.
         with suppress(Exception, CancelledError):
             done = distributed.wait(waiting, timeout=_WORKER_S, return_when="FIRST_COMPLETED").done
-        if not done and not _alive(client):
+        lost = not done
+        for future in done:
+            try:
+                outcome = replace(future.result(timeout=_CONNECT_S), job=futures[future])
+            except distributed.TimeoutError:
+                # Its outcome was lost with the worker that had it: another runs it again, if there is one.
+                lost = True
+                continue
+            # The cluster raises its own exceptions for a job that it gave up, and for all if the scheduler is lost.
+            except (Exception, CancelledError) as error:
+                if lost := not _alive(client):
+                    break
+                outcome = Outcome(futures[future], FAILED, f"the cluster gave it up: {type(error).__name__}: {error}")
+            waiting.remove(future)
+            yield outcome
+        if lost and not _alive(client):
             raise InputError(
                 f"--dask {address}: the scheduler or all workers are lost, with {len(waiting)} of {len(futures)} to "
                 "do; run it again when they are back: what is done is skipped"
             )
-        for future in done:
-            waiting.remove(future)
-            try:
-                yield replace(future.result(), job=futures[future])
-            # The cluster raises its own exceptions for a job that it gave up.
-            except (Exception, CancelledError) as error:
-                yield Outcome(futures[future], FAILED, f"the cluster gave it up: {type(error).__name__}: {error}")
 
 
 def _alive(client: Any) -> bool:

@@ -87,6 +87,7 @@ def convert(
         for output in [*output_files(destination), *([] if aside is None else [aside])]:
             if any(same_file(output, file) for file in opened.files):
                 raise InputError(f"{output}: is the source itself; choose another destination")
+        target.check_size(opened, destination, dtype)
         kept = {} if aside is None else unexpected.read(opened)
         if dtype is not None:
             opened = opened.in_dtype(dtype)

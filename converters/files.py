@@ -8,10 +8,16 @@ import stat
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError
 from slimport.files import exchange, locked, remove_abandoned, replacing, take_mode, workspace
+
+if TYPE_CHECKING:
+    from converters.variables import Array
+
+PIECE = 16 << 20
+"""Bytes of a large tensor that are copied at once, where a file has it in another layout than memory."""
 
 
 @contextmanager
@@ -137,6 +143,19 @@ def fingerprints(paths: Iterable[Path]) -> list[list[Any]]:
         else:
             found.append([path.name, state.st_size, state.st_mtime_ns])
     return found
+
+
+def pieces(array: Array) -> Iterator[Array]:
+    """Yields an array in parts of `PIECE` bytes at most, row by row; a part is a view."""
+    if array.nbytes <= PIECE or not array.ndim:
+        yield array
+    elif array[0].nbytes > PIECE:
+        for row in array:
+            yield from pieces(row)
+    else:
+        step = max(1, PIECE // array[0].nbytes)
+        for start in range(0, len(array), step):
+            yield array[start : start + step]
 
 
 class Unchanged:

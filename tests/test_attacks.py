@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import shlex
 import signal
 import stat
 import struct
@@ -14,6 +15,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,7 @@ from converters.display import terminal
 from converters.formats import is_folder, open_file
 from converters.weights.selection import Selection
 from converters.weights.source import open_source
-from scripts.studies import attack_forms, attack_names, attack_signals
+from scripts.studies import attack_forms, attack_names, attack_signals, forgery
 
 Slimport = Callable[..., Run]
 FORMS = ("m.safetensors", "m.pth", "m.weights.h5", "m.keras", "m.ckpt", "folder")
@@ -99,21 +101,29 @@ def test_two_conversions_to_one_prefix_do_not_mix(tmp_path: Path) -> None:
     assert not attack_signals.at_once(tmp_path, rounds=6).broken
 
 
-def test_a_source_that_changes_meanwhile_is_an_error(checkpoint: Path, tmp_path: Path) -> None:
-    convert(checkpoint, tmp_path / "m.safetensors")
-    convert(checkpoint, tmp_path / "m.pth")
-    for source in (checkpoint, tmp_path / "m.safetensors", tmp_path / "m.pth"):
-        data = Path(f"{source}.data-00000-of-00001") if source == checkpoint else source
-        content = data.read_bytes()
-        for change in (lambda: os.truncate(data, 40_000), lambda: data.write_bytes(content + b"x")):  # noqa: B023
-            with open_source(source) as opened:
-                stream = opened.stream()
-                next(stream)
-                change()
-                with pytest.raises(InputError, match=r"changed while it was read|become shorter|damaged") as raised:
-                    list(stream)
-            assert "\n" not in str(raised.value)
-            data.write_bytes(content)
+@pytest.mark.parametrize("name", ["a.ckpt.data-00000-of-00001", "a.ckpt.index", "v1", "m.safetensors", "m.pth"])
+def test_a_source_that_changes_meanwhile_is_an_error(name: str, checkpoint: Path, tmp_path: Path) -> None:
+    source = checkpoint if name.startswith("a.ckpt") else tmp_path / name
+    if name == "v1":
+        with open_checkpoint(checkpoint) as opened:
+            forgery.write_v1(source, opened)
+    elif source != checkpoint:
+        convert(checkpoint, source)
+    changed, content = tmp_path / name, (tmp_path / name).read_bytes()
+    # A memory map would end the process.
+    for change in (
+        lambda: os.truncate(changed, len(content) // 2),
+        lambda: os.truncate(changed, 0),
+        lambda: changed.write_bytes(content + b"x"),
+    ):
+        with open_source(source) as opened:
+            stream = opened.stream()
+            next(stream)
+            change()
+            with pytest.raises(InputError, match=r"changed while it was read|become shorter|damaged") as raised:
+                list(stream)
+        assert "\n" not in str(raised.value)
+        changed.write_bytes(content)
 
 
 def test_extras_and_destination_are_both_there_or_none(checkpoint: Path, tmp_path: Path) -> None:
@@ -319,6 +329,30 @@ def test_secrets_in_urls_are_not_shown(slimport: Slimport, tmp_path: Path) -> No
     assert terminal.one_line("see https://u:p@host/a?b=c, or not") == "see https://host/a or not"
 
 
+def test_secrets_in_urls_are_not_in_the_report_page(
+    slimport: Slimport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from converters import parity
+    from converters.display import page
+    from converters.remote import sources
+
+    commands: list[str] = []
+    monkeypatch.setattr(parity, "verify", lambda *_, **__: SimpleNamespace(ok=True, to_json=dict))
+    monkeypatch.setattr(sources, "fetch", lambda *_, **__: [SimpleNamespace(path=tmp_path / "m")])
+    monkeypatch.setattr(page, "write", lambda _, __, command: commands.append(command))
+    urls = ("https://user:pass@host/m.ckpt?token=tok", "s3://user:pa'ss@host/m.ckpt#tok", "https://u:pa ss@host/n?tok")
+    for url in urls:
+        run = slimport("verify", url, tmp_path / "m.pth", "--report", "r.html", "--json")
+        assert (run.code, run.err, run.out.strip()) == (0, "", "{}")
+    assert [shlex.split(command)[:3] for command in commands] == [
+        ["slimport", "verify", "https://host/m.ckpt"],
+        ["slimport", "verify", "s3://host/m.ckpt"],
+        ["slimport", "verify", "https://host/n"],
+    ]
+    assert not any(secret in command for command in commands for secret in ("user", "ss@", "pass", "tok"))
+    assert all(str(tmp_path / "m.pth") in command and "--report r.html --json" in command for command in commands)
+
+
 def test_foreign_text_reaches_no_terminal_raw(slimport: Slimport, tmp_path: Path) -> None:
     for name in attack_names.HOSTILE:
         weights = {f"resnet_v2/{n}": array for n, array in random_weights(SMALL).items()}
@@ -345,12 +379,10 @@ def test_small_files_cost_little(name: str, tmp_path: Path) -> None:
 def test_a_large_tensor_is_converted_in_pieces(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from converters.checkpoint import writer
-    from converters.formats import safetensors
+    from converters import files
 
     convert(checkpoint, tmp_path / "whole.safetensors")
-    monkeypatch.setattr(writer, "_PIECE", 100)
-    monkeypatch.setattr(safetensors, "_PIECE", 100)
+    monkeypatch.setattr(files, "PIECE", 100)
     convert(checkpoint, tmp_path / "pieces.safetensors")
     assert (tmp_path / "pieces.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
     convert(tmp_path / "whole.safetensors", tmp_path / "b.ckpt")

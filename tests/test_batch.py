@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from conftest import Run
+from conftest import ROOT, Run
 
 from converters import InputError, batch, convert, open_checkpoint
 from converters.batch import Job, convert_all
@@ -178,6 +184,115 @@ def killed_once(job: Job, force: bool, made_in: str) -> batch.Outcome:
             temporary.write_bytes(b"half")
             os.kill(os.getpid(), signal.SIGKILL)
     return batch.run_job(job, force, made_in)
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="Ctrl-C goes to a group of processes")
+def test_an_interrupt_while_processes_start_is_one_line(run: Path, tmp_path: Path) -> None:
+    code = """
+import multiprocessing, os, signal, sys, threading, time
+def interrupted():
+    while not multiprocessing.active_children():
+        time.sleep(0.01)
+    time.sleep(0.1)
+    os.killpg(0, signal.SIGINT)
+threading.Thread(target=interrupted, daemon=True).start()
+from converters.cli import main
+main()
+"""
+    command = [sys.executable, "-c", code, "convert", str(run), f"{tmp_path / 'out'}/", "--workers", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, start_new_session=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (130, "slimport: interrupted")
+
+
+CLUSTER = """
+import sys
+from distributed import LocalCluster
+if __name__ == "__main__":
+    workers = int(sys.argv[1])
+    with LocalCluster(n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as local:
+        print(local.scheduler_address, flush=True)
+        sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def start_cluster(tmp_path: Path) -> Iterator[Callable[[int], tuple[subprocess.Popen[str], str]]]:
+    """A function that starts a scheduler in a process, with workers, and returns the process and the address."""
+    pytest.importorskip("distributed")
+    (tmp_path / "cluster.py").write_text(CLUSTER)
+    with ExitStack() as stack:
+
+        def start(workers: int) -> tuple[subprocess.Popen[str], str]:
+            command = [sys.executable, str(tmp_path / "cluster.py"), str(workers)]
+            pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+            process = stack.enter_context(subprocess.Popen(command, text=True, **pipes))
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            return process, process.stdout.readline().strip()
+
+        yield start
+
+
+def test_a_cluster_without_workers_is_said(
+    slimport: Slimport, run: Path, tmp_path: Path, start_cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "_WORKER_S", 0.2)
+    _, address = start_cluster(0)
+    done = slimport("convert", run, f"{tmp_path / 'out'}/", "--dask", address)
+    assert done.code == 2
+    assert done.err.splitlines() == [
+        f"slimport: {address} has no worker yet; waiting 0.2 s for one",
+        f"slimport: --dask {address}: the cluster has no worker, or is lost; start 'dask worker {address}'",
+    ]
+
+
+def test_a_lost_scheduler_is_one_line(run: Path, tmp_path: Path, start_cluster: Any) -> None:
+    process, address = start_cluster(1)
+
+    def killed(done: int, _: int) -> None:
+        if done == 1:
+            process.kill()
+
+    with pytest.raises(InputError, match=r"the scheduler or all workers are lost, with .* run it again") as raised:
+        convert_all(run, tmp_path / "out", dask=address, progress=killed)
+    assert "\n" not in str(raised.value)
+
+
+class LostFuture:
+    """A job whose outcome cannot be had."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def result(self, timeout: float) -> batch.Outcome:
+        assert timeout
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), asyncio.CancelledError(), OSError("closed")])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_job_whose_outcome_was_lost_is_waited_for_only_while_there_are_workers(
+    error: BaseException, workers: int
+) -> None:
+    job = Job(Path("a"), Path("b"))
+    future = LostFuture(error)
+    waits = iter(range(3))
+
+    def wait(futures: set[LostFuture], **_: object) -> SimpleNamespace:
+        if next(waits) == 2:
+            future.error = OSError("given up")
+        return SimpleNamespace(done=set(futures))
+
+    distributed = SimpleNamespace(wait=wait, TimeoutError=TimeoutError)
+    client = SimpleNamespace(run_on_scheduler=lambda _: workers)
+    found = batch._outcomes(distributed, client, "tcp://x", {future: job})
+    if workers:
+        (outcome,) = found
+        assert outcome.status == "failed"
+        assert next(waits, 3) == (3 if isinstance(error, TimeoutError) else 1)
+    else:
+        with pytest.raises(InputError, match="the scheduler or all workers are lost, with 1 of 1 to do"):
+            list(found)
 
 
 @pytest.fixture

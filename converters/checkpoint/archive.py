@@ -31,8 +31,8 @@ from converters.checkpoint.locate import (
     choose,
     is_zip,
 )
-from converters.checkpoint.mapped import reason
 from converters.checkpoint.messages import shown
+from converters.checkpoint.raw import reason
 from converters.checkpoint.table import MAGIC
 from converters.errors import CheckpointError
 

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.checkpoint import dtypes, protos, slices, wire
-from converters.checkpoint.mapped import MappedFile
 from converters.checkpoint.messages import shown
 from converters.checkpoint.ordered_code import Extents, slice_key
+from converters.checkpoint.raw import RawFile
 from converters.checkpoint.reader import Checkpoint
 from converters.checkpoint.table import RESTART_INTERVAL, Table, mask, what_it_is
 from converters.errors import CheckpointError
@@ -63,9 +63,25 @@ def data_paths(prefix: Path) -> tuple[Path, ...]:
     Raises:
       CheckpointError: the index is none.
     """
-    index = MappedFile(index_path(prefix))
-    shards = _shard_count(index.label, dict(Table(index.label, index.view)).get(b""))
-    return tuple(data_path(prefix, shard, shards) for shard in range(shards))
+    return tuple(data_sizes(prefix))
+
+
+def data_sizes(prefix: Path) -> dict[Path, int]:
+    """The files of `data_paths`, and the bytes that the index has in each.
+
+    Raises:
+      CheckpointError: the index is none.
+    """
+    index = RawFile(index_path(prefix))
+    values = dict(Table(index))
+    index.close()
+    shards = _shard_count(index.label, values.pop(b"", None))
+    sizes = [0] * shards
+    for key, value in values.items():
+        entry = _entry(index.label, key, value, shards)
+        if not entry.slices:
+            sizes[entry.shard] = max(sizes[entry.shard], entry.end)
+    return {data_path(prefix, shard, shards): size for shard, size in enumerate(sizes)}
 
 
 def _shard_count(label: str, header: memoryview | None) -> int:
@@ -101,23 +117,23 @@ class BundleCheckpoint(Checkpoint):
     format = "v2"
 
     def __init__(self, prefix: Path, label: Callable[[Path], str]) -> None:
-        index = MappedFile(index_path(prefix), label(index_path(prefix)))
-        table = Table(index.label, index.view)
+        index = RawFile(index_path(prefix), label(index_path(prefix)))
+        table = Table(index)
         values = dict(table)
         self._label = index.label
         shards = _shard_count(index.label, values.pop(b"", None))
         self._entries = {key: _entry(index.label, key, value, shards) for key, value in values.items()}
-        self._shards: dict[int, MappedFile] = {}
+        self._shards: dict[int, RawFile] = {}
         for shard in sorted({entry.shard for entry in self._entries.values() if not entry.slices}):
             path = data_path(prefix, shard, shards)
-            self._shards[shard] = MappedFile(path, label(path))
+            self._shards[shard] = RawFile(path, label(path))
         # None is a shard that is missing, which is named when it is needed: what there is, the index alone tells.
         sizes = {shard: file.size() for shard, file in self._shards.items()}
         pieces: set[bytes] = set()
         variables = []
         for key, entry in self._entries.items():
             if entry.slices:
-                pieces.update(self._slice_keys(key, entry, len(index.view)))
+                pieces.update(self._slice_keys(key, entry, table.size))
             else:
                 self._check(key, entry, sizes[entry.shard])
         self._check_overlaps()

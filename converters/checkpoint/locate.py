@@ -18,8 +18,8 @@ _V1_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})", re.DOTALL)
 _V1_PATTERN = re.compile(r"(.+)-\?{5}-of-(\?{5}|\d{5})", re.DOTALL)
 # How a checkpoint that is one file is named, nearly always.
 _V1_NAME = re.compile(r".+\.ckpt(-\d+)?", re.DOTALL)
-GZIP_MAGIC, BZIP2_MAGIC, XZ_MAGIC, _ZIP_MAGIC = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"PK\x03\x04"
-_TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
+GZIP_MAGIC, BZIP2_MAGIC, XZ_MAGIC, ZIP_MAGIC = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"PK\x03\x04"
+TAR_MAGIC, TAR_MAGIC_AT = b"ustar", 257
 # Files that mean the directory that contains them.
 _OF_DIRECTORIES = ("checkpoint", "saved_model.pb")
 # Of a `checkpoint` file, a short text.
@@ -108,6 +108,11 @@ def prefix_name(name: str) -> str:
     return beside[1] if beside else name
 
 
+def is_data(name: str) -> bool:
+    """Whether a name is that of a V2 checkpoint's data file, whose bytes tell nothing."""
+    return _BESIDE.fullmatch(name) is not None and ".data-" in name[len(prefix_name(name)) :]
+
+
 def shard_prefix(name: str) -> str:
     """The prefix in the name of a V1 checkpoint's shard, else the name."""
     shard = _V1_SHARD.fullmatch(name)
@@ -131,15 +136,15 @@ def is_archive(path: Path) -> bool:
     if not path.is_file() or _BESIDE.fullmatch(path.name) or ends_as_table(path):
         return False
     with path.open("rb") as file:
-        begins = file.read(_TAR_MAGIC_AT + len(_TAR_MAGIC))
-    magics = (GZIP_MAGIC, BZIP2_MAGIC, XZ_MAGIC, _ZIP_MAGIC)
-    return begins.startswith(magics) or begins[_TAR_MAGIC_AT:] == _TAR_MAGIC
+        begins = file.read(TAR_MAGIC_AT + len(TAR_MAGIC))
+    magics = (GZIP_MAGIC, BZIP2_MAGIC, XZ_MAGIC, ZIP_MAGIC)
+    return begins.startswith(magics) or begins[TAR_MAGIC_AT:] == TAR_MAGIC
 
 
 def is_zip(path: Path) -> bool:
     """Whether a file begins like a zip archive."""
     with path.open("rb") as file:
-        return file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
+        return file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
 
 
 def candidates(tables: Iterable[str], names: Iterable[str]) -> list[Candidate]:

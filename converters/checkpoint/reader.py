@@ -11,21 +11,16 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from converters.checkpoint.dtypes import UNREADABLE
-from converters.checkpoint.mapped import MappedFile
 from converters.checkpoint.messages import shown
+from converters.checkpoint.raw import RawFile
 from converters.errors import CheckpointError
 from converters.variables import Variable
-
-# Pages are given back to the system in steps of this many bytes read, so that memory does not grow with the file.
-_DROP_AFTER = 16 << 20
 
 
 class Checkpoint(Mapping[str, NDArray[Any]]):
     """The variables of a checkpoint, sorted by name. An array is read, and its checksum verified, on access.
 
-    Arrays are read-only. Of a V1 checkpoint they are views into the file where its format allows that. They stay valid
-    when the checkpoint is closed; a V1 file must not be shortened while one is in use, since the system kills a process
-    that reads beyond its end.
+    Arrays are read-only copies of what is in the file, and stay valid when the checkpoint is closed.
 
     Attributes:
       path: the V1 file, or the prefix of several files, as TensorFlow's own reader takes it. Files from an
@@ -41,7 +36,7 @@ class Checkpoint(Mapping[str, NDArray[Any]]):
 
     format: ClassVar[str]
 
-    def __init__(self, path: Path, variables: Iterable[Variable], files: Iterable[MappedFile]) -> None:
+    def __init__(self, path: Path, variables: Iterable[Variable], files: Iterable[RawFile]) -> None:
         self.path = path
         self.note = ""
         self.variables: Mapping[str, Variable] = {v.name: v for v in sorted(variables, key=lambda v: v.name.encode())}
@@ -84,15 +79,8 @@ class Checkpoint(Mapping[str, NDArray[Any]]):
         Args:
           names: which variables; None is all. The file's order is the fastest.
         """
-        read = 0
         for name in self if names is None else names:
-            array = self[name]
-            yield name, array
-            read += array.nbytes
-            if read > _DROP_AFTER:
-                read = 0
-                for file in self._files:
-                    file.drop_pages()
+            yield name, self[name]
 
     def on_close(self, action: Callable[[], None]) -> None:
         """Registers a callback for close."""

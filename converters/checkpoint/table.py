@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import crc32c
 
@@ -29,6 +30,8 @@ RESTART_INTERVAL = 16
 BLOCK_SIZE = 4096
 # A snappy element of 3 bytes copies at most 64: what claims to inflate more than this is forged.
 SNAPPY_RATIO = 22
+# Bytes of blocks that a table keeps.
+_KEPT = 16 << 20
 
 
 def mask(crc: int) -> int:
@@ -49,30 +52,50 @@ class BlockHandle:
         return self.offset + self.size + BLOCK_TRAILER_SIZE
 
 
+class File(Protocol):
+    """What a table is in."""
+
+    @property
+    def label(self) -> str:
+        """What errors call it."""
+
+    def size(self) -> int | None:
+        """Its size in bytes; None if it does not exist."""
+
+    def read(self, offset: int, size: int) -> memoryview:
+        """`size` bytes of it, or fewer if it ends before."""
+
+
 class Table:
-    """A table over a buffer. Blocks are read on access.
+    """A table in a file. Blocks are read on access.
 
     Raises:
-      CheckpointError: from any method, where the bytes are no table or damaged. `label` is what it calls the file.
+      CheckpointError: from any method, where the bytes are no table or damaged.
     """
 
-    def __init__(self, label: str, buffer: memoryview) -> None:
-        self.label = label
-        self._buffer = buffer
-        # Keys and values of the blocks read so far: each is verified, inflated and parsed once, in whatever order
-        # variables are read.
+    def __init__(self, file: File) -> None:
+        self.label = file.label
+        self._file = file
+        self._size = file.size() or 0
+        # Keys and values of the blocks read last, by their handles.
         self._blocks: dict[BlockHandle, dict[bytes, memoryview]] = {}
-        if len(buffer) < FOOTER_SIZE or bytes(buffer[-8:]) != MAGIC:
-            raise CheckpointError(f"{label}: {_what_it_is_instead(buffer)}")
-        footer = buffer[-FOOTER_SIZE:]
+        # A file that is missing says so when it is read.
+        footer = file.read(max(0, self._size - FOOTER_SIZE), FOOTER_SIZE)
+        if len(footer) < FOOTER_SIZE or bytes(footer[-8:]) != MAGIC:
+            raise CheckpointError(f"{self.label}: {_what_it_is_instead(bytes(file.read(0, _SAMPLE)))}")
         try:
             # The metaindex: a table of a checkpoint has nothing there.
             _, offset = self._handle(footer, 0)
             self.index, _ = self._handle(footer, offset)
         except wire.WireError as error:
             raise CheckpointError(
-                f"{label}: damaged table footer at offset {len(buffer) - FOOTER_SIZE}: {error}; get the file again"
+                f"{self.label}: damaged table footer at offset {self._size - FOOTER_SIZE}: {error}; get the file again"
             ) from error
+
+    @property
+    def size(self) -> int:
+        """The size of the file in bytes, when it was opened."""
+        return self._size
 
     @cached_property
     def blocks(self) -> list[tuple[bytes, BlockHandle]]:
@@ -107,16 +130,23 @@ class Table:
 
     def entries(self, handle: BlockHandle) -> dict[bytes, memoryview]:
         """Values by key of one block, in order. Values are views into it."""
-        if handle not in self._blocks:
-            try:
-                self._blocks[handle] = _parse_block(self._read(handle))
-            except wire.WireError as error:
-                raise self._damaged(handle, str(error)) from error
-        return self._blocks[handle]
+        if (known := self._blocks.get(handle)) is not None:
+            return known
+        # Variables of one block are mostly read one after another. Before the next block is read, so that the memory
+        # of a large tensor is free when the next one needs it.
+        while self._blocks and sum(block.size for block in self._blocks) + handle.size > _KEPT:
+            del self._blocks[next(iter(self._blocks))]
+        try:
+            found = self._blocks[handle] = _parse_block(self._read(handle))
+        except wire.WireError as error:
+            raise self._damaged(handle, str(error)) from error
+        return found
 
     def _read(self, handle: BlockHandle) -> memoryview:
-        """A block's contents: a view, or a copy if they are compressed."""
-        stored = self._buffer[handle.offset : handle.end]
+        """A block's contents."""
+        stored = self._file.read(handle.offset, handle.end - handle.offset)
+        if len(stored) != handle.end - handle.offset:
+            raise CheckpointError(f"{self.label}: has become shorter while it was read; run it again later")
         (crc,) = struct.unpack("<I", stored[-4:])
         if mask(crc32c.crc32c(stored[:-4])) != crc:
             raise self._damaged(handle, "its checksum does not match")
@@ -145,7 +175,7 @@ class Table:
         start, offset = wire.varint(buffer, offset)
         size, offset = wire.varint(buffer, offset)
         handle = BlockHandle(start, size)
-        if handle.end > len(self._buffer):
+        if handle.end > self._size:
             raise wire.WireError(f"a block of {size} bytes at offset {start} reaches beyond the file")
         return handle, offset
 
@@ -202,11 +232,11 @@ def what_it_is(begins: bytes) -> str | None:
     return next((what for magic, what in _OTHER_FILES if begins.startswith(magic) or small.startswith(magic)), None)
 
 
-def _what_it_is_instead(buffer: memoryview) -> str:
+def _what_it_is_instead(begins: bytes) -> str:
     """A description of a file that is not a table, by its first bytes, and what to do about it."""
-    if what := what_it_is(bytes(buffer[:_BEGIN])):
+    if what := what_it_is(begins[:_BEGIN]):
         return f"not a TensorFlow checkpoint: {what}"
-    if _looks_random(bytes(buffer[:_SAMPLE])):
+    if _looks_random(begins):
         return "not a TensorFlow checkpoint: its bytes look random, as encrypted or compressed ones do"
     return (
         "not a TensorFlow checkpoint, or cut off: it does not end in a table's footer; get the file again, or name "

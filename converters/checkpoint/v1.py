@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.checkpoint import dtypes, protos, slices, wire
-from converters.checkpoint.mapped import MappedFile
 from converters.checkpoint.messages import shown
 from converters.checkpoint.ordered_code import Extents, slice_key
+from converters.checkpoint.raw import RawFile
 from converters.checkpoint.reader import Checkpoint
 from converters.checkpoint.table import RESTART_INTERVAL, SNAPPY_RATIO, Table
 from converters.errors import CheckpointError
@@ -42,6 +42,8 @@ _VALUE_FIELDS = {
 _PLAIN = ("float32", "float64", "complex64", "complex128")
 # For these, the varint is the value's bits.
 _HALF = ("float16", "bfloat16")
+_COPIED = 1 << 20
+"""Bytes of an array that is copied out of its block."""
 
 
 class V1Checkpoint(Checkpoint):
@@ -50,14 +52,14 @@ class V1Checkpoint(Checkpoint):
     format = "v1"
 
     def __init__(self, path: Path, shards: Sequence[Path], label: Callable[[Path], str]) -> None:
-        files = [MappedFile(shard, label(shard)) for shard in shards]
+        files = [RawFile(shard, label(shard)) for shard in shards]
         # By variable: its slices, and the table that each is in.
         self._slices: dict[str, list[tuple[Extents, Table]]] = {}
         variables: dict[str, Variable] = {}
         size = 0
         for file in files:
-            table = Table(file.label, file.view)
-            size += len(file.view)
+            table = Table(file)
+            size += table.size
             for variable, extents in _metadata(table):
                 if variables.setdefault(variable.name, variable) != variable:
                     raise CheckpointError(
@@ -131,9 +133,11 @@ def _read_slice(variable: Variable, extents: Extents, table: Table) -> NDArray[A
         raise CheckpointError(f"{where}: the metadata lists it, but the file does not contain it")
     shape = slices.slice_shape(variable.shape, extents)
     try:
-        return _values(_tensor_proto(variable, extents, entry), variable.dtype, math.prod(shape)).reshape(shape)
+        values = _values(_tensor_proto(variable, extents, entry), variable.dtype, math.prod(shape)).reshape(shape)
     except wire.WireError as error:
         raise CheckpointError(f"{where}: damaged: {error}; get the file again") from error
+    # A small one would keep all of its block in memory as long as it is used.
+    return values if values.nbytes > _COPIED else values.copy()
 
 
 def _tensor_proto(variable: Variable, extents: Extents, entry: memoryview) -> memoryview:

@@ -20,15 +20,12 @@ from numpy.typing import NDArray
 from converters.checkpoint import dtypes, wire
 from converters.checkpoint.bundle import data_path, data_paths, index_path, lengths_crc
 from converters.checkpoint.locate import ends_as_table
-from converters.checkpoint.mapped import reason
 from converters.checkpoint.messages import shown
+from converters.checkpoint.raw import reason
 from converters.checkpoint.table import build_table, mask
 from converters.errors import CheckpointError, InputError
-from converters.files import resolved, sync_folder
+from converters.files import pieces, resolved, sync_folder
 from slimport.files import locked, take_mode, workspace
-
-_PIECE = 16 << 20
-"""Bytes of a tensor that are copied at once, where its memory is laid out otherwise."""
 
 
 def write_checkpoint(
@@ -154,23 +151,10 @@ def _encoded(name: str) -> bytes:
 def _numbers(array: NDArray[Any]) -> Iterator[tuple[memoryview, int]]:
     """Yields a tensor's bytes, row-major and little-endian, in pieces, with the checksum of all bytes so far."""
     crc = 0
-    for piece in _pieces(array):
+    for piece in pieces(array):
         content = np.ascontiguousarray(piece, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
         crc = crc32c.crc32c(content, crc)
         yield content, crc
-
-
-def _pieces(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Yields an array in pieces that are small, in their order in memory."""
-    if array.nbytes <= _PIECE or not array.ndim:
-        yield array
-    elif array[0].nbytes > _PIECE:
-        for row in array:
-            yield from _pieces(row)
-    else:
-        step = max(1, _PIECE // array[0].nbytes)
-        for start in range(0, len(array), step):
-            yield array[start : start + step]
 
 
 def _strings(array: NDArray[Any], name: str) -> tuple[bytes, int]:

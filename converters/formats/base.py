@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from converters import mapping
+from converters import files, mapping
 from converters.errors import InputError, first_line
 from converters.variables import Array, Variable
 from slimport import networks
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 FLOATING_POINT = ("float16", "bfloat16", "float32", "float64")
 LARGEST_TEXT = 64 << 20
 """Bytes of JSON that are read of a file: the largest graph's description has less than a tenth of that."""
-_MOST_VARIABLES = 20_000
+_MOST_VARIABLES = 30_000
+"""More than any network of thousands of layers has with its training state; so many take about 2 s and 70 MiB."""
 _CHECKSUM = "checksum"
 _TYPES: Mapping[str, type] = {
     **dict.fromkeys(("network", "source", "arguments", "rounding", "selection", "view", "filled", "end_points"), dict),
@@ -112,6 +114,7 @@ class Format:
       write: writes a file, which appears whole or not at all.
       dtypes: in which it can be written.
       program: whether its files contain the computation too, with fixed arguments.
+      largest: bytes of weights in a file; None is any number.
     """
 
     name: str
@@ -122,11 +125,22 @@ class Format:
     write: Callable[[Weights, Path], None]
     dtypes: tuple[str, ...] = FLOATING_POINT
     program: bool = False
+    largest: int | None = None
 
     def check_dtype(self, dtype: str) -> None:
         """Raises InputError if the format cannot be written in this dtype."""
         if dtype not in self.dtypes:
             raise InputError(f"--dtype {dtype}: must be one of {', '.join(self.dtypes)} for {self.suffixes[0]}")
+
+    def check_size(self, weights: Weights, path: Path, dtype: str | None = None) -> None:
+        """Raises InputError if the weights, in this dtype or their own, are more than a file can have."""
+        if self.largest is None:
+            return
+        shapes, dtypes = weights.network.without_auxiliary().variables(), weights.dtypes
+        size = sum(math.prod(shape) * np.dtype(dtype or dtypes[name]).itemsize for name, shape in shapes.items())
+        if size > self.largest:
+            limit = f"a {self.suffixes[0]} file has {self.largest / 1e9:.1f} GB at most"
+            raise InputError(f"{path}: {size / 1e9:.1f} GB of weights; {limit}: convert to .pt2")
 
 
 def described_network(path: Path, description: Mapping[str, Any]) -> Network | None:
@@ -215,7 +229,8 @@ def check_count(path: Path, count: int) -> None:
     """Raises InputError if a file has more variables than any network with all its training state."""
     if count > _MOST_VARIABLES:
         raise InputError(
-            f"{path}: {count} variables, and no network has more than {_MOST_VARIABLES}; name another file"
+            f"{path}: {count} variables, and no network has more than {_MOST_VARIABLES}; name another file, or read it "
+            "with open_checkpoint in Python"
         )
 
 
@@ -232,6 +247,18 @@ def pytorch_names(names: Iterable[str]) -> dict[str, str]:
         if (other := slim.setdefault(found[name], name)) != name:
             raise InputError(f"{other} and {name}: both would be {found[name]} in PyTorch; leave one out")
     return found
+
+
+def pytorch_pieces(name: str, array: Array) -> Iterator[memoryview]:
+    """Yields the bytes of slim's variable `name` in PyTorch's layout, of a large one in parts.
+
+    A part is along the first axis, which is slim's last.
+    """
+    kernel = name.rpartition("/")[2] in ("weights", "pointwise_weights") and array.ndim in (2, 4)
+    step = max(1, files.PIECE * array.shape[-1] // array.nbytes) if kernel and array.nbytes > 2 * files.PIECE else 0
+    parts = (array[..., start : start + step] for start in range(0, array.shape[-1], step)) if step else [array]
+    for part in parts:
+        yield mapping.pytorch_array(name, part).reshape(-1).view(np.uint8).data
 
 
 def pytorch_file(

@@ -69,6 +69,26 @@ def _check_config(path: Path, found: Any, opened: OpenFile) -> None:
             raise InputError(f"{path / CONFIG}: its {key!r} is not that of {WEIGHTS}; convert the source again")
 
 
+def different_preprocessor(path: Path, network: Network) -> Iterator[str]:
+    """`FILE: NAME is VALUE, not VALUE` for what a folder's `preprocessor_config.json` says that is not the network's.
+
+    Args:
+      path: the folder's weights; of any other file, nothing is said.
+
+    Raises:
+      InputError: it is no JSON.
+    """
+    file, wanted = path.with_name(_PREPROCESSOR), preprocessor_config(network)
+    if path.name != WEIGHTS or not file.is_file() or wanted is None:
+        return
+    with file.open("rb") as opened:
+        found = read_json(file, opened.read(LARGEST_TEXT + 1), "it")
+    # As JSON, which has no tuples.
+    for name, value in json.loads(json.dumps(wanted)).items():
+        if found.get(name, value) != value:
+            yield f"{_PREPROCESSOR}: {name} is {found[name]}, not {value}"
+
+
 def config(weights: Weights) -> dict[str, Any]:
     """`config.json` without slimport's own description. Labels are ImageNet's for 1000 or 1001 classes."""
     network = weights.network
@@ -96,11 +116,11 @@ def preprocessor_config(network: Network) -> dict[str, Any] | None:
         size = {"height": whole, "width": whole}
         slim |= {"central_fraction": CENTRAL_FRACTION, "order": ["crop", "resize", "rescale"]}
         mean, std = (0.5,) * network.in_channels, (0.5,) * network.in_channels
-    elif preprocessing.name == "vgg" and network.in_channels == len(MEANS):
+    elif preprocessing.name in ("vgg", "deeplab") and network.in_channels == len(MEANS):
         size = {"shortest_edge": RESIZE_SIDE}
         slim |= {"order": ["resize", "crop", "subtract the mean"]}
         # Values keep a scale of 0 to 255: processors rescale to 1, and this undoes it.
-        mean, std = tuple(value / 255 for value in MEANS), (1 / 255,) * len(MEANS)
+        mean, std = preprocessing.mean, preprocessing.std
     else:
         return None
     return {

@@ -1,4 +1,4 @@
-"""`.keras` and `.weights.h5`: the Keras 3 port with its weights, saved by Keras.
+"""`.keras` and `.weights.h5`: the Keras 3 port with its weights, as Keras saves it.
 
 The description of the network is beside what Keras reads: a member of the `.keras` archive, a dataset of the HDF5 file.
 """
@@ -6,7 +6,6 @@ The description of the network is beside what Keras reads: a member of the `.ker
 from __future__ import annotations
 
 import math
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ import numpy as np
 from converters import frameworks, mapping
 from converters.errors import InputError
 from converters.files import atomic
-from converters.formats import zipped
+from converters.formats import keras_weights, zipped
 from converters.formats.base import (
     Format,
     OpenFile,
@@ -31,7 +30,6 @@ from converters.formats.base import (
     read_description,
     read_json,
 )
-from converters.formats.models import keras_model
 from converters.variables import Array, Variable
 from slimport.graph import Shape
 
@@ -98,22 +96,21 @@ def _scope(path: Path, archive: zipfile.ZipFile) -> str:
 
 def write(weights: Weights, path: Path) -> None:
     """Saves the model, or only its weights if the name ends in `.weights.h5`."""
-    model = keras_model(weights)
+    frameworks.require("keras")
+    model = keras_weights.structure(weights)
     description = description_text(weights.description())
-    with atomic(path) as temporary, tempfile.TemporaryDirectory(prefix=".slimport", dir=temporary.parent) as folder:
-        # `save_weights` writes the same HDF5 file that a .keras archive contains, but directly to the disk, and
-        # if that is full, HDF5 ends the process. The archive's is written in memory.
-        archive = Path(folder) / "model.keras"
-        model.save(archive)
-        if not path.name.endswith(".weights.h5"):
-            with zipfile.ZipFile(archive, "a") as opened:
-                opened.writestr(_MEMBER, description)
-            archive.replace(temporary)
+    with atomic(path) as temporary:
+        if path.name.endswith(".weights.h5"):
+            keras_weights.write(temporary, model, weights.stream(), {_DATASET: description})
             return
-        with zipfile.ZipFile(archive).open(_WEIGHTS) as saved, temporary.open("wb") as file:
-            shutil.copyfileobj(saved, file, 1 << 20)
-        with frameworks.require("h5py").File(temporary, "r+") as file:
-            file[_DATASET] = description
+        with tempfile.TemporaryDirectory(prefix=".slimport", dir=temporary.parent) as folder:
+            saved = Path(folder) / _WEIGHTS
+            keras_weights.write(saved, model, weights.stream(), {})
+            texts = {"metadata.json": model.metadata, "config.json": model.config, _MEMBER: description}
+            with zipfile.ZipFile(temporary, "w") as archive:
+                for name, text in texts.items():
+                    archive.writestr(name, text)
+                archive.write(saved, _WEIGHTS)
 
 
 def _opened(path: Path, format_: str, file: Any, description: Mapping[str, Any]) -> OpenFile:

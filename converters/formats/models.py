@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -74,23 +76,116 @@ def keras_model(weights: Weights, **arguments: Any) -> Any:
       weights: the network, its arguments and its variables.
       arguments: of the definition, in place of those that the weights have, and `dtype`.
     """
-    if np.dtype(np.float64) in weights.dtypes.values():
-        arguments.setdefault("dtype", "float64")
-    return keras_port(weights.network, weights.stream(), scope=weights.scope, **{**weights.arguments, **arguments})
+    return keras_port(weights.network, weights.stream(), **_keras_arguments(weights, arguments))
+
+
+def _keras_arguments(weights: Weights, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    wide = {"dtype": "float64"} if np.dtype(np.float64) in weights.dtypes.values() else {}
+    return {"scope": weights.scope, **weights.arguments, **wide, **arguments}
+
+
+@contextmanager
+def keras_structure(weights: Weights) -> Iterator[tuple[Any, Callable[[Any], Array]]]:
+    """Yields the Keras port of a network without values, and a function for the value of a variable of its own."""
+    keras = frameworks.require("keras")
+    model, scope = _without_values(weights.network, **_keras_arguments(weights, {}))
+
+    def current(variable: Any) -> Array:
+        found = scope.get_current_value(variable)
+        return np.asarray(keras.ops.convert_to_numpy(variable if found is None else found))
+
+    with eagerly():
+        yield model, current
+
+
+def _without_values(network: Network, **arguments: Any) -> tuple[Any, Any]:
+    """The Keras port of a network whose variables have no values, and the scope in which it was built."""
+    keras = frameworks.require("keras")
+    from slimport.keras import build
+
+    state = import_module("keras.src.backend.common.global_state")
+    before = list(state.get_global_attribute("uninitialized_variables") or ())
+    with eagerly(), keras.StatelessScope(initialize_variables=False) as scope:
+        model = build(network, **arguments)
+    # Or Keras would make their values the next time that it makes others'.
+    state.set_global_attribute("uninitialized_variables", before)
+    return model, scope
 
 
 def keras_port(network: Network, variables: Variables, **arguments: Any) -> Any:
-    """The Keras port of a network with these variables, cast to its layers' dtype."""
+    """The Keras port of a network with these variables, cast to its layers' dtype.
+
+    Where TensorFlow does not execute eagerly, in a program of TensorFlow 1, it is a part of the default graph, whose
+    initializers (`tf.global_variables_initializer()`) have these values.
+    """
     frameworks.require("keras")
     from slimport.keras import build
     from slimport.keras.end_points import assign
     from slimport.keras.end_points import variables as weights_of
 
+    if not executes_eagerly():
+        return _initialized(network, variables, **arguments)
     model = build(network, **arguments)
     weights = weights_of(model)
     for name, array in variables:
         assign(weights[name], array)
     return model
+
+
+def executes_eagerly() -> bool:
+    """Whether Keras computes at once, and not in a graph of TensorFlow 1."""
+    if frameworks.require("keras").config.backend() != "tensorflow":
+        return True
+    return bool(import_module("tensorflow").executing_eagerly())
+
+
+@contextmanager
+def eagerly() -> Iterator[None]:
+    """Executes eagerly where a program of TensorFlow 1 has disabled it: Keras cannot compute without."""
+    if executes_eagerly():
+        yield
+        return
+    with import_module("tensorflow.python.eager.context").eager_mode():
+        yield
+
+
+def _initialized(network: Network, variables: Variables, **arguments: Any) -> Any:
+    """The Keras port of a network in the default graph; arguments as of `keras_port`."""
+    tf = import_module("tensorflow")
+    weights_of = import_module("slimport.keras.end_points").variables
+    model, _ = _without_values(network, **arguments)
+    weights = weights_of(model)
+    for name, array in variables:
+        variable = weights[name]
+        value = np.array(array, variable.dtype).reshape(variable.shape)
+        # Assigning would add an operation to the graph that nobody runs.
+        variable._initializer = lambda _, dtype, value=value: tf.constant(value, dtype)
+    for variable in model.variables:
+        variable._deferred_initialize()
+    return model
+
+
+def eager_copy(model: Any) -> Any:
+    """A Keras model that can compute; itself, or a copy of one in a graph of TensorFlow 1, with its values.
+
+    These are those of the default session, or else those of the initializers.
+    """
+    values = [variable.value for variable in model.variables]
+    if not any(getattr(value, "_in_graph_mode", False) for value in values):
+        return model
+    tf = import_module("tensorflow.compat.v1")
+    session = tf.get_default_session()
+    if session is None:
+        with tf.Session(graph=values[0].graph) as session:
+            session.run([value.initializer for value in values])
+            arrays = session.run(values)
+    else:
+        arrays = session.run(values)
+    with eagerly():
+        copied = frameworks.require("keras").models.clone_model(model)
+        for variable, array in zip(copied.variables, arrays, strict=True):
+            variable.assign(array)
+    return copied
 
 
 def keras_variables(model: Any) -> Iterator[tuple[str, Array]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 
 import slimport
 from converters import frameworks
-from converters.errors import InputError
 from converters.files import atomic, check_destination
 from converters.formats import programs
 from converters.formats.base import Format, OpenFile, Weights, pytorch_file
@@ -55,7 +53,6 @@ def write(weights: Weights, path: Path) -> None:
     """
     check_destination(path)
     weights = weights.without_auxiliary()
-    _check_size(weights, path)
     torch = frameworks.require("torch")
     frameworks.require("onnxscript")
     import onnx_ir
@@ -108,15 +105,7 @@ def _should_fold(node: Any) -> bool | None:
 
 def _output_names(network: Network) -> Sequence[str]:
     several = network.output_names if isinstance(network, GraphNetwork) else ()
-    return several if len(several) > 1 else ["logits" if network.num_classes else "features"]
-
-
-def _check_size(weights: Weights, path: Path) -> None:
-    """Raises InputError if the weights are more than protobuf's largest message, which a file is."""
-    shapes = weights.network.variables()
-    size = sum(math.prod(shapes[name]) * dtype.itemsize for name, dtype in weights.dtypes.items())
-    if size > _LARGEST:
-        raise InputError(f"{path}: {size / 1e9:.1f} GB of weights; an ONNX file has 2 GB at most: convert to .pt2")
+    return several or ["logits" if network.num_classes else "features"]
 
 
 def _name(end_points: dict[str, Any], graph: Any) -> dict[str, str]:
@@ -131,4 +120,4 @@ def _name(end_points: dict[str, Any], graph: Any) -> dict[str, str]:
     return {name: value.name for name, value in end_points.items() if id(value) in named}
 
 
-FORMAT = Format("onnx", "onnx", (".onnx",), 3, open_file, write, dtypes=("float32",), program=True)
+FORMAT = Format("onnx", "onnx", (".onnx",), 3, open_file, write, ("float32",), program=True, largest=_LARGEST)

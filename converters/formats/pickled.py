@@ -1,4 +1,4 @@
-"""A state dict that `torch.save` wrote, read without PyTorch and without running anything.
+"""State dicts of `torch.save`, read without PyTorch and without running anything, and written a tensor at a time.
 
 A file of `torch.save` is a zip archive: a pickle, and beside it the bytes of each storage. The pickle may call what is
 listed here, and that makes descriptions of tensors; everything else that it could name is refused. Sources:
@@ -13,7 +13,8 @@ import pickle
 import pickletools
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from converters import frameworks
 from converters.errors import InputError, first_line
 from converters.formats import zipped
 from converters.variables import Array
+from slimport.graph import Shape
 
 _STORAGES = {
     "FloatStorage": "float32",
@@ -37,6 +39,8 @@ _STORAGES = {
     "BoolStorage": "bool",
 }
 _MAX_RANK = 32
+Pieces = Iterable[memoryview]
+"""The bytes of a tensor, in parts."""
 
 
 class _Storage(NamedTuple):
@@ -169,6 +173,44 @@ def reader(archive: zipfile.ZipFile, state: StateDict) -> Callable[[str], Array]
         return np.lib.stride_tricks.as_strided(values[tensor.offset :], tensor.shape, strides, writeable=False)
 
     return read_one
+
+
+class _Pickler(pickle.Pickler):
+    """Writes descriptions of tensors as PyTorch does."""
+
+    def persistent_id(self, found: Any) -> Any:
+        if not isinstance(found, _Storage):
+            return None
+        kind = next(name for name, dtype in _STORAGES.items() if dtype == found.dtype.name)
+        return "storage", getattr(frameworks.require("torch"), kind), found.key, "cpu", found.numbers
+
+    def reducer_override(self, found: Any) -> Any:
+        if not isinstance(found, Tensor):
+            return NotImplemented
+        rebuild = import_module("torch._utils")._rebuild_tensor_v2
+        return rebuild, (found.storage, found.offset, found.shape, found.strides, False, OrderedDict())
+
+
+def write(path: Path, arrays: Iterable[tuple[str, np.dtype[Any], Shape, Pieces]], metadata: Any) -> None:
+    """Writes a state dict as `torch.save` does, one tensor at a time.
+
+    Args:
+      path: the file.
+      arrays: of each tensor, its name, dtype and shape, and its bytes.
+      metadata: of the state dict.
+    """
+    state: Any = OrderedDict()
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, (name, dtype, shape, content) in enumerate(arrays):
+            strides = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+            state[name] = Tensor(_Storage(dtype, str(number), math.prod(shape)), 0, shape, strides)
+            zipped.write(archive, f"{path.stem}/data/{number}", math.prod(shape) * dtype.itemsize, content)
+        state._metadata = metadata
+        described = io.BytesIO()
+        _Pickler(described, protocol=2).dump(state)
+        texts = {"data.pkl": described.getvalue(), "byteorder": b"little", "version": b"3\n"}
+        for name, text in texts.items():
+            zipped.write(archive, f"{path.stem}/{name}", len(text), [text])
 
 
 def _check_memo(content: bytes) -> None:

@@ -12,12 +12,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from converters import frameworks, mapping
 from converters.errors import InputError, first_line
 from converters.files import atomic
 from converters.formats import pickled, zipped
-from converters.formats.base import Format, OpenFile, Weights, description_text, pytorch_file, read_description
-from converters.formats.models import state_dict
+from converters.formats.base import (
+    Format,
+    OpenFile,
+    Weights,
+    description_text,
+    pytorch_file,
+    pytorch_names,
+    pytorch_pieces,
+    read_description,
+)
+from slimport.graph import Shape
 
 _KEY = "slimport"
 
@@ -66,16 +77,17 @@ def _is_plain(name: Any, tensor: Any) -> bool:
 
 
 def write(weights: Weights, path: Path) -> None:
-    """Writes the state dict with `torch.save`."""
-    torch = frameworks.require("torch")
-    state: Any = OrderedDict(state_dict(weights.stream()))
-    state._metadata = OrderedDict({"": {"version": 1, _KEY: description_text(weights.description())}})
+    """Writes the state dict as `torch.save` does, one variable at a time."""
+    frameworks.require("torch")
+    names = pytorch_names(weights.dtypes)
+    metadata = OrderedDict({"": {"version": 1, _KEY: description_text(weights.description())}})
+
+    def arrays() -> Iterator[tuple[str, np.dtype[Any], Shape, pickled.Pieces]]:
+        for name, array in weights.stream():
+            yield names[name], array.dtype, mapping.pytorch_shape(name, array.shape), pytorch_pieces(name, array)
+
     with atomic(path) as temporary:
-        try:
-            torch.save(state, temporary)
-        except RuntimeError as error:
-            # PyTorch's error for a full disk.
-            raise OSError(f"torch.save: {first_line(error)}") from error
+        pickled.write(temporary, arrays(), metadata)
 
 
 def _description(path: Path, metadata: Any) -> dict[str, Any]:

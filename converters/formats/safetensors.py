@@ -30,6 +30,7 @@ from converters.formats.base import (
     description_text,
     pytorch_file,
     pytorch_names,
+    pytorch_pieces,
     read_description,
     read_json,
 )
@@ -37,8 +38,6 @@ from converters.variables import Array
 
 _DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64"}
 _NUMPY_DTYPES = {safetensors: numpy for numpy, safetensors in _DTYPES.items()}
-_PIECE = 16 << 20
-"""Bytes of a large tensor that are in memory at once, in the file's layout."""
 
 
 class _Tensor(NamedTuple):
@@ -98,22 +97,11 @@ def write(weights: Weights, path: Path) -> None:
         digests = executor.submit(weights.digests)
         file.write(_header(weights, {part.name: "0" * 64 for part in weights.files}))
         for name, array in weights.stream():
-            for piece in _pieces(name, array):
-                file.write(piece.reshape(-1).view(np.uint8).data)
+            for piece in pytorch_pieces(name, array):
+                file.write(piece)
         file.seek(0)
         file.write(_header(weights, digests.result()))
         unchanged.check()
-
-
-def _pieces(name: str, array: Array) -> Iterator[Array]:
-    """The array of a variable in PyTorch's layout, in contiguous pieces along the first axis, which is slim's last."""
-    kernel = name.rpartition("/")[2] in ("weights", "pointwise_weights") and array.ndim in (2, 4)
-    if not kernel or array.nbytes <= 2 * _PIECE:
-        yield mapping.pytorch_array(name, array)
-        return
-    step = max(1, _PIECE * array.shape[-1] // array.nbytes)
-    for start in range(0, array.shape[-1], step):
-        yield mapping.pytorch_array(name, array[..., start : start + step])
 
 
 def _header(weights: Weights, digests: Mapping[str, str]) -> bytes:

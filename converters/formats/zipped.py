@@ -5,8 +5,9 @@ What a member claims is compared with the archive's size before memory is alloca
 
 from __future__ import annotations
 
+import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from converters.formats.base import LARGEST_TEXT
 from converters.variables import Array
 
 _PIECE = 1 << 20
+_ALIGNMENT = 64
 
 
 @contextmanager
@@ -74,6 +76,20 @@ def check(archive: zipfile.ZipFile, name: str) -> None:
         raise InputError(f"{archive.filename}: {name} in it is damaged: {error}; get the file again") from error
 
 
+def write(archive: zipfile.ZipFile, name: str, size: int, content: Iterable[bytes | memoryview]) -> None:
+    """Writes a member of `size` bytes that is stored, whose bytes begin at a multiple of 64, as PyTorch's do."""
+    member = zipfile.ZipInfo(name)
+    member.file_size = size
+    large = size > zipfile.ZIP64_LIMIT // 2
+    # The header has 30 bytes, the name, 20 for a large size, and this padding behind 4 bytes of its own.
+    header = archive.start_dir + 30 + len(name.encode()) + (20 if large else 0) + 4
+    padding = -header % _ALIGNMENT
+    member.extra = b"FB" + struct.pack("<H", padding) + b"Z" * padding
+    with archive.open(member, "w", force_zip64=large) as file:
+        for piece in content:
+            file.write(piece)
+
+
 def array(archive: zipfile.ZipFile, name: str, dtype: np.dtype[np.generic]) -> Array:
     """The values of a member that holds nothing but these, [count].
 
@@ -91,7 +107,8 @@ def array(archive: zipfile.ZipFile, name: str, dtype: np.dtype[np.generic]) -> A
         left = values.view(np.uint8).data if len(values) else memoryview(b"")
         with archive.open(member) as file:
             while left:
-                count = file.readinto(left)  # type: ignore[attr-defined]
+                # The module would read all of them before it copies them.
+                count = file.readinto(left[:_PIECE])  # type: ignore[attr-defined]
                 if not count:
                     raise EOFError("it ends too early")
                 left = left[count:]

@@ -84,9 +84,10 @@ def fetch(
         return [first]
     if sha256:
         raise InputError(f"{public(name)}: a checkpoint of several files, which have no one digest; leave --sha256 out")
-    from converters.checkpoint.bundle import data_paths
+    from converters.checkpoint.bundle import data_sizes
 
-    return [first, *(remote.get(path.name) for path in data_paths(first.path.with_suffix("")))]
+    sizes = data_sizes(first.path.with_suffix(""))
+    return [first, *(remote.get(path.name, largest=size) for path, size in sizes.items())]
 
 
 def cached(release: zoo.Release, cache: PathLike | None = None) -> Fetched | None:
@@ -125,20 +126,23 @@ class _RemoteFolder:
             except NotFoundError:
                 raise error from None
 
-    def get(self, name: str, sha256: str | None = None) -> Fetched:
-        """The file of this name, from the cache if its copy is still the server's file."""
+    def get(self, name: str, sha256: str | None = None, largest: int | None = None) -> Fetched:
+        """The file of this name, from the cache if its copy is still the server's file.
+
+        It has at most `largest` bytes, where that is known and the server does not say its size.
+        """
         target = self._folder / name
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             # Of two processes that want the same file, one fetches it.
             with frameworks.require("filelock").FileLock(store.beside(target, "lock")):
-                return self._get(sibling(self._url, name), target, sha256)
+                return self._get(sibling(self._url, name), target, sha256, largest)
         except OSError as error:
             raise InputError(
                 f"{target}: cannot be kept: {error.strerror or error}; --cache names another folder"
             ) from error
 
-    def _get(self, url: str, target: Path, sha256: str | None) -> Fetched:
+    def _get(self, url: str, target: Path, sha256: str | None, largest: int | None) -> Fetched:
         kept = store.find(target)
         if kept is not None and kept.url != public(url):
             # Another URL, whose file has the same name once its escapes are decoded.
@@ -156,7 +160,7 @@ class _RemoteFolder:
                 _check_digest(url, sha256_of(target), sha256, f"; remove {target} to fetch it again")
             return kept
         part = store.beside(target, "part")
-        stamp = transfer(self._server, url, part, stamp, self._progress)
+        stamp = transfer(self._server, url, part, stamp, self._progress, largest)
         fetched = Fetched(target, public(url), stamp, sha256_of(part))
         try:
             _check_digest(url, fetched.sha256, sha256, "; nothing is kept")

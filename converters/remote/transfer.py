@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from converters.errors import InputError
+from converters.remote.beginnings import ENOUGH, refusal
 from converters.remote.cache import beside, discard, read_json, write_json
 from converters.remote.server import CutError, NoRangesError, Server, UnreachableError
 from converters.remote.urls import file_name, public
@@ -21,7 +22,9 @@ _LARGEST_UNKNOWN = 8 << 30
 """Bytes of a file whose size the server does not say: a body without end must not fill the disk."""
 
 
-def transfer(server: Server, url: str, part: Path, stamp: dict[str, str], progress: Progress) -> dict[str, str]:
+def transfer(
+    server: Server, url: str, part: Path, stamp: dict[str, str], progress: Progress, largest: int | None = None
+) -> dict[str, str]:
     """Fetches a file to `part`, continuing an earlier transfer of the same file that was cut.
 
     Args:
@@ -30,6 +33,7 @@ def transfer(server: Server, url: str, part: Path, stamp: dict[str, str], progre
       part: where the bytes go.
       stamp: the file's.
       progress: is called after every block.
+      largest: bytes of the file at most, where the server does not say its size.
 
     Returns:
       The stamp of the file that was fetched, the same before and after the transfer.
@@ -45,7 +49,7 @@ def transfer(server: Server, url: str, part: Path, stamp: dict[str, str], progre
     while failures < _ATTEMPTS:
         try:
             write_json(beside(part, "json"), stamp)
-            _append(server, url, part, stamp, ranges, progress)
+            _append(server, url, part, stamp, ranges, progress, largest)
             after = server.stamp(url)
             if after == stamp:
                 return stamp
@@ -68,9 +72,18 @@ def transfer(server: Server, url: str, part: Path, stamp: dict[str, str], progre
     )
 
 
-def _append(server: Server, url: str, part: Path, stamp: dict[str, str], ranges: bool, progress: Progress) -> None:
+def _append(
+    server: Server,
+    url: str,
+    part: Path,
+    stamp: dict[str, str],
+    ranges: bool,
+    progress: Progress,
+    largest: int | None,
+) -> None:
     """Fetches the bytes that `part` lacks."""
     size = int(stamp["size"]) if "size" in stamp else None
+    name = file_name(url)
     with part.open("ab") as file:
         done = file.tell()
         free = shutil.disk_usage(part.parent).free
@@ -79,12 +92,33 @@ def _append(server: Server, url: str, part: Path, stamp: dict[str, str], ranges:
                 f"{public(url)}: {size - done} bytes to fetch, and {free} are free in {part.parent}; --cache "
                 f"names another folder"
             )
-        for data in server.read(url, done, size, ranges):
+        most = min(_LARGEST_UNKNOWN if largest is None else largest, free) if size is None else size
+        blocks = server.read(url, done, size, ranges)
+        for data in blocks if done or size is not None else _plausible(url, name, part, blocks):
             file.write(data)
             done += len(data)
-            if done > (_LARGEST_UNKNOWN if size is None else size):
+            if done > most:
                 discard(part)
-                raise InputError(f"{public(url)}: the server sends more than {done - len(data)} bytes; check the URL")
-            progress(file_name(url), done, size)
+                unsaid = ", and does not say how many it will send" if size is None and largest is None else ""
+                raise InputError(f"{public(url)}: the server sends more than {most} bytes{unsaid}; check the URL")
+            progress(name, done, size)
     if size is not None and done != size:
         raise CutError(f"the server sent {done} of {size} bytes")
+
+
+def _plausible(url: str, name: str, part: Path, blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """The blocks of a file from its beginning, if it begins like one that slimport reads.
+
+    Raises:
+      InputError: it does not. Its length is not known, so that it may have no end.
+    """
+    begins = b""
+    for data in blocks:
+        begins += data
+        if len(begins) >= ENOUGH:
+            break
+    if (what := refusal(name, begins)) is not None:
+        discard(part)
+        raise InputError(f"{public(url)}: {what}, and the server does not say how long it is; check the URL")
+    yield begins
+    yield from blocks

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
@@ -43,7 +45,11 @@ def public(url: str) -> str:
     """The URL without its user, its password and its query, which may be secret."""
     try:
         parts = urlsplit(url)
+        # A password with a slash, a question mark or a hash in it ends the host too early: then its port is no number.
+        hidden = parts.port is not None and "@" in f"{parts.path}{parts.query}{parts.fragment}"
     except ValueError:
+        hidden = True
+    if hidden:
         return f"{protocol(url) or ''}://..."
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
@@ -51,6 +57,14 @@ def public(url: str) -> str:
 def public_text(text: str) -> str:
     """A text with every URL in it as `public` has it."""
     return _IN_TEXT.sub(lambda found: public(found[0]), text)
+
+
+def public_command(arguments: Iterable[str]) -> str:
+    """A command line for a shell, with every URL in it as `public` has it.
+
+    An argument that begins like a URL is one to its end, whatever is in its password.
+    """
+    return shlex.join(public(one) if protocol(one) else public_text(one) for one in arguments)
 
 
 def _split(url: str) -> SplitResult:

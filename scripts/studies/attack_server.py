@@ -27,9 +27,11 @@ from converters.errors import InputError
 from converters.remote import server as remote_server
 from converters.remote import transfer
 
-CONTENT = hashlib.sha256(b"").digest() * 3000
+CONTENT = b"\x1f\x8b\x08" + hashlib.sha256(b"").digest() * 3000
+"""A file that begins like an archive."""
 _MOST_S = 60
 _ANNOUNCED = 1000
+_WITHOUT_LENGTH = 64 << 20
 
 
 class Request(BaseHTTPRequestHandler):
@@ -84,15 +86,24 @@ def redirects(where: str) -> Callable[[Request, int], None]:
     return lambda request, _: request.send(302, {"Location": where})
 
 
-def endless(request: Request, _: int) -> None:
+def endless(begins: bytes) -> Callable[[Request, int], None]:
     """A body without a length and without an end."""
+
+    def answer(request: Request, _: int) -> None:
+        request.close_connection = True
+        request.send(200, {"Content-Length": "", "Connection": "close"}, begins)
+        try:
+            while request.command == "GET":
+                request.wfile.write(bytes(1 << 20))
+        except OSError:
+            pass
+
+    return answer
+
+
+def without_length(request: Request, _: int) -> None:
     request.close_connection = True
-    request.send(200, {"Content-Length": "", "Connection": "close"})
-    try:
-        while request.command == "GET":
-            request.wfile.write(bytes(1 << 20))
-    except OSError:
-        pass
+    request.send(200, {"Content-Length": "", "Connection": "close"}, CONTENT)
 
 
 def longer(request: Request, _: int) -> None:
@@ -129,7 +140,10 @@ ANSWERS: Mapping[str, Callable[[Request, int], None]] = {
     "302 to nowhere": redirects(""),
     "302 to itself": redirects("/m.ckpt"),
     "302 to a local file": redirects("file:///etc/passwd"),
-    "a body without end": endless,
+    "no length, then the file": without_length,
+    "zeros without end": endless(b""),
+    "a page without end": endless(b"<!doctype html><html>"),
+    "an archive without end": endless(CONTENT),
     "more bytes than announced": longer,
     "10^18 bytes announced": huge,
     "another ETag each time": other_etag,
@@ -160,9 +174,9 @@ def served(answer: Callable[[Request, int], None]) -> Iterator[str]:
 
 
 def attack(answer: Callable[[Request, int], None], cache: Path) -> Outcome:
-    """Fetches a file from a server that answers so; a body without end is cut at 64 MiB to save time."""
+    """Fetches a file from a server that answers so; an archive without end is cut at 64 MiB to save time."""
     os.environ["NO_PROXY"] = "127.0.0.1"
-    transfer._LARGEST_UNKNOWN = 64 << 20
+    transfer._LARGEST_UNKNOWN = _WITHOUT_LENGTH
     began = time.perf_counter()
     with served(answer) as url:
         try:

@@ -65,6 +65,20 @@ class Count:
         return sum(n for outcome, n in self.outcomes.items() if outcome not in (REFUSED, HARMLESS))
 
 
+@dataclass(frozen=True)
+class _InMemory:
+    """A table's bytes as the file that a table is read from."""
+
+    content: bytes
+    label: str = "sample"
+
+    def size(self) -> int:
+        return len(self.content)
+
+    def read(self, offset: int, size: int) -> memoryview:
+        return memoryview(self.content)[offset : offset + size]
+
+
 def damaged(content: bytes, generator: np.random.Generator, count: int) -> Iterator[bytes]:
     """`count` damaged versions: of five, three with a flipped bit, one cut off, one with a range of zeros."""
     for case in range(count):
@@ -82,7 +96,7 @@ def damaged(content: bytes, generator: np.random.Generator, count: int) -> Itera
 
 def forged(content: bytes, generator: np.random.Generator, count: int) -> Iterator[bytes]:
     """`count` versions of a table with other bytes in a block, and that block's checksum made right."""
-    table = Table("sample", memoryview(content))
+    table = Table(_InMemory(content))
     handles = [handle for _, handle in table.blocks] + [table.index]
     for _ in range(count):
         handle = handles[int(generator.integers(len(handles)))]
@@ -231,7 +245,7 @@ def compressed(content: bytes) -> bytes:
     def compress(contents: bytes) -> bytes:
         return bytes(snappy.compress_raw(contents))
 
-    blocks = Table("sample", memoryview(content)).blocks
+    blocks = Table(_InMemory(content)).blocks
     return forgery.table_of_blocks(
         ((key, compress(content[handle.offset : handle.offset + handle.size])) for key, handle in blocks), SNAPPY
     )

@@ -6,11 +6,13 @@ Nothing here checks anything: every size, shape, offset and count is what the ca
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import crc32c
+import numpy as np
+from numpy.typing import NDArray
 
 from converters.checkpoint import wire
 from converters.checkpoint.bundle import lengths_crc
@@ -162,6 +164,20 @@ def v1_data(name: str, extents: Extents, proto: bytes, said: str | None = None) 
     """The entry of a slice; `said` is the name inside it."""
     inner = message(1, (name if said is None else said).encode()) + message(2, tensor_slice(extents))
     return slice_key(name.encode(), extents), message(2, inner + message(3, proto))
+
+
+def write_v1(path: Path, arrays: Mapping[str, NDArray[np.float32]]) -> Path:
+    """A V1 checkpoint of float32 variables, a block for each."""
+    whole = {name: tuple((0, -1) for _ in array.shape) for name, array in arrays.items()}
+    metas = [slice_meta(name, array.shape, [whole[name]]) for name, array in arrays.items()]
+    data = [
+        v1_data(name, whole[name], number(1, 1) + message(5, array.astype("<f4").tobytes()))
+        for name, array in arrays.items()
+    ]
+    path.write_bytes(
+        table_of_blocks((key, block([(key, value)])) for key, value in [v1_metadata(*metas), *sorted(data)])
+    )
+    return path
 
 
 def packed_floats(count: int) -> bytes:

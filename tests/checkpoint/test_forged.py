@@ -15,6 +15,7 @@ from cramjam import snappy
 from converters import CheckpointError
 from converters.checkpoint import open_checkpoint, wire
 from converters.checkpoint.ordered_code import slice_key
+from converters.checkpoint.raw import RawFile
 from converters.checkpoint.table import Table
 from scripts.studies import forgery
 from scripts.studies.forgery import bundle_entry, bundle_header, message, number, v1_data, v1_metadata
@@ -444,4 +445,4 @@ def test_tensorflow_reads_compressed_blocks_too(tmp_path: Path) -> None:
         for name, array in arrays.items():
             assert_same(checkpoint[name], array)
             assert_same(checkpoint[name], restored[name])
-    assert Table("v1", memoryview((tmp_path / "v1").read_bytes())).blocks
+    assert Table(RawFile(tmp_path / "v1")).blocks

@@ -1,8 +1,11 @@
-"""A file as one memory map, or in pieces."""
+"""A file that is read in pieces, and never mapped.
+
+The system ends a process that looks at a memory map beyond the end of a file that was cut off since, and a training run
+may still write what is read here. A read that comes too late is an error in one line.
+"""
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +17,12 @@ import numpy as np
 from converters.checkpoint.messages import shown
 from converters.errors import CheckpointError
 
+LARGEST_MESSAGE = 1 << 31
+"""Bytes of a protobuf message, at most."""
 
-class MappedFile:
-    """A file that is read in two ways: as a map of all of it, created when `view` is first called, or in pieces.
 
-    A map costs no memory of its own, but the system ends a process that looks beyond the end of a file that was cut
-    since. So what may change while it is read, the data of a training run, is read in pieces.
+class RawFile:
+    """A file that is read in pieces; it is opened by the first.
 
     Attributes:
       path: the file.
@@ -29,23 +32,7 @@ class MappedFile:
     def __init__(self, path: Path, label: str | None = None) -> None:
         self.path = path
         self.label = shown(str(path)) if label is None else label
-        self._map: mmap.mmap | None = None
         self._file: FileIO | None = None
-
-    @property
-    def view(self) -> memoryview:
-        """All of the file.
-
-        Raises:
-          CheckpointError: it cannot be read.
-        """
-        if self._map is None:
-            with self._errors(), self.path.open("rb") as file:
-                # An empty file cannot be mapped.
-                if not os.fstat(file.fileno()).st_size:
-                    return memoryview(b"")
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return memoryview(self._map)
 
     def read(self, offset: int, size: int) -> memoryview:
         """A copy of `size` bytes of the file, or of fewer if it ends before.
@@ -64,11 +51,24 @@ class MappedFile:
                 done += count
         return content[:done]
 
+    def message(self) -> memoryview:
+        """All of the file, which is one protobuf message.
+
+        Raises:
+          CheckpointError: it cannot be read, or is larger than a message can be.
+        """
+        if (self.size() or 0) > LARGEST_MESSAGE:
+            raise CheckpointError(f"{self.label}: larger than 2 GiB, which no protobuf message is; name another file")
+        try:
+            return self.read(0, LARGEST_MESSAGE)
+        finally:
+            self.close()
+
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, MemoryError) as error:
             raise CheckpointError(f"{self.label}: cannot be read: {reason(error)}") from error
 
     def size(self) -> int | None:
@@ -78,14 +78,8 @@ class MappedFile:
         except (OSError, ValueError):
             return None
 
-    def drop_pages(self) -> None:
-        """Releases the memory of the pages read so far. Views stay valid: their pages are read again on access."""
-        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED)
-
     def close(self) -> None:
-        """Closes the file, and releases the map, which exists as long as an array that views it."""
-        self._map = None
+        """Closes the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
