@@ -7,8 +7,8 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import user_graphs
 from conftest import SMALL_NETWORKS, random_weights
 from user_graphs import LIMIT, assert_equal, errors, write
 
+from converters import convert, open_checkpoint
 from converters.errors import InputError
 from converters.formats import models
 from converters.graph_def import open_graph, read_network, unsupported_nodes
@@ -211,8 +212,6 @@ found = model(images)
 np.savez({str(tmp_path / "truth.npz")!r}, images=images, **{{k: v.numpy() for k, v in found.items()}})
 """
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
-    from converters import open_checkpoint
-
     user = read_network(tmp_path / "saved")
     assert list(user.inputs) == ["images"]
     assert list(user.outputs) == ["features", "scores"]
@@ -327,6 +326,17 @@ def test_an_input_behind_what_has_no_counterpart_is_found(tmp_path: Path) -> Non
     assert user.graph.nodes[0].attributes["shape"] == (None, None, None, 3)
 
 
+def test_an_input_behind_a_random_crop_is_found(tmp_path: Path) -> None:
+    def build() -> dict[str, Tensor]:
+        image = tf.image.decode_png(tf.placeholder(tf.string, (), "encoded"), channels=3)
+        crop = tf.image.random_flip_left_right(tf.image.random_crop(tf.cast(image, tf.float32), (24, 24, 3)))
+        images = tf.train.batch([crop], 16)
+        return {"net": slim.conv2d(images, 4, 3, scope="conv1")}
+
+    user = assert_equal(write(build, tmp_path), (16, 3))
+    assert user.graph.nodes[0].attributes["shape"] == (None, 24, 24, 3)
+
+
 def test_an_input_behind_what_has_no_counterpart_has_the_shape_that_it_is_given_first(tmp_path: Path) -> None:
     def build() -> dict[str, Tensor]:
         sound, rate = tf.audio.decode_wav(tf.placeholder(tf.string, (), "wav"), 1, 16000)
@@ -346,21 +356,11 @@ def test_an_input_behind_a_map_of_each_element_has_the_shape_of_an_element(tmp_p
         net = tf.map_fn(tf.image.per_image_standardization, images)
         return {"net": slim.conv2d(net, 4, 3, scope="conv1")}
 
-    with _first_control_flow():
+    with user_graphs.first_control_flow():
         written = write(build, tmp_path)
     user = assert_equal(written, (2,))
     assert user.graph.nodes[0].attributes["shape"] == (None, 32, 30, 3)
     assert len([note for note in user.notes if "has no counterpart" in note]) == 1
-
-
-@contextmanager
-def _first_control_flow() -> Iterator[None]:
-    """Loops of Enter, Switch, Merge and Exit, as TensorFlow 1 wrote them."""
-    tf.disable_control_flow_v2()
-    try:
-        yield
-    finally:
-        tf.enable_control_flow_v2()
 
 
 @pytest.mark.parametrize("op", ["LoopCond", "While|StatelessWhile"])
@@ -373,7 +373,7 @@ def test_a_loop_is_told_with_what_comes_before(op: str, tmp_path: Path) -> None:
         _, net = tf.while_loop(lambda i, _: i < limit, body, (0, net))
         return {"net": slim.conv2d(net, 4, 3, scope="conv2")}
 
-    with _first_control_flow() if op == "LoopCond" else nullcontext():
+    with user_graphs.first_control_flow() if op == "LoopCond" else nullcontext():
         written = write(build, tmp_path)
     with pytest.raises(InputError, match=rf"not supported: ({op}) \(a loop\), node .*--output conv1/Relu$") as error:
         read_network(written.path)
@@ -406,6 +406,40 @@ def test_what_is_not_supported_is_named_with_what_comes_before(tmp_path: Path) -
     assert_equal(written, (2,), outputs=[str(error.value).rpartition(" ")[2]])
 
 
+def _boxes(net: Tensor) -> Tensor:
+    return tf.image.non_max_suppression(tf.reshape(net, [-1, 4]), tf.reshape(net, [-1, 4])[:, 0], 10)
+
+
+def _characters(net: Tensor) -> Tensor:
+    steps = tf.transpose(tf.reduce_max(net, 1), (1, 0, 2))
+    return tf.nn.ctc_greedy_decoder(steps, tf.placeholder(tf.int32, (None,), "lengths"))[0][0].values
+
+
+@pytest.mark.parametrize(
+    ("behind", "op"),
+    [
+        (_boxes, "NonMaxSuppressionV3"),
+        (_characters, "CTCGreedyDecoder"),
+        (lambda net: tf.gather(tf.constant(["a", "b", "c", "d"]), tf.argmax(net, 3)), "GatherV2"),
+        (lambda net: tf.as_string(net), "AsString"),
+    ],
+    ids=["detections", "ctc", "names of classes", "strings"],
+)
+def test_what_follows_a_network_is_left_out_or_refused_in_one_line(
+    behind: Callable[[Tensor], Tensor], op: str, tmp_path: Path
+) -> None:
+    def build() -> dict[str, Tensor]:
+        images = tf.placeholder(tf.float32, (None, 9, 9, 3), "images")
+        net = slim.conv2d(images, 4, 3, activation_fn=None, scope="conv1")
+        return {"last": tf.identity(behind(net), "last")}
+
+    written = write(build, tmp_path)
+    assert_equal(written, (2,), keras=False)
+    with pytest.raises(InputError, match=rf"not supported: {op}, node .*--output [/\w,]+$") as error:
+        read_network(written.path, outputs=["last"])
+    assert_equal(written, (2,), keras=False, outputs=str(error.value).rpartition(" ")[2].split(","))
+
+
 def test_parameters_are_named_after_their_layers(tmp_path: Path) -> None:
     def build() -> dict[str, Tensor]:
         net = tf.placeholder(tf.float32, (None, 8, 8, 3), "x")
@@ -428,6 +462,30 @@ def test_a_saver_that_renames_variables_is_followed(tmp_path: Path) -> None:
         saver.save(session, str(tmp_path / "model.ckpt"))
     user = read_network(tmp_path / "model.ckpt.meta")
     assert {source.name for source in user.sources.values()} == {"old/conv1/weights", "old/conv1/biases"}
+
+
+def test_a_run_of_the_first_tensorflow_is_read_from_its_graph_and_its_one_file(tmp_path: Path) -> None:
+    """The op `Variable`, a Saver that writes V1, and a step behind a minus sign, as for the prefix `run/`."""
+    graph = tf.Graph()
+    with graph.as_default(), tf.Session(graph=graph) as session:
+        kernel = tf.Variable(tf.random_normal((3, 3, 3, 4)), use_resource=False)
+        bias = tf.Variable(tf.random_normal((4,)), use_resource=False)
+        tf.nn.relu(tf.nn.conv2d(tf.placeholder(tf.float32, (None, 9, 9, 3), "x"), kernel, 1, "SAME") + bias)
+        session.run(tf.global_variables_initializer())
+        saver = tf.train.Saver(write_version=tf.train.SaverDef.V1)
+        prefix = Path(saver.save(session, f"{tmp_path}/", global_step=500))
+        arrays = dict(zip(("Variable", "Variable_1"), session.run([kernel, bias]), strict=True))
+    meta = tf.MetaGraphDef.FromString(prefix.with_name("-500.meta").read_bytes())
+    for node in meta.graph_def.node:
+        node.op = "Variable" if node.op == "VariableV2" else node.op
+    prefix.with_name("-500.meta").write_bytes(meta.SerializeToString())
+    assert "SaveSlices" in {node.op for node in meta.graph_def.node}
+    user = assert_equal(user_graphs.Written(prefix.with_name("-500.meta"), arrays, ()), (2,))
+    assert list(user.graph.variables) == ["conv1/weights", "conv1/biases"]
+    convert(prefix, tmp_path / "m.safetensors")
+    convert(tmp_path / "m.safetensors", tmp_path / "back.ckpt")
+    with open_checkpoint(tmp_path / "back.ckpt") as back:
+        assert all(np.array_equal(back[name], array) for name, array in arrays.items())
 
 
 def test_partitions_of_a_variable_are_one(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from converters import frameworks
+from converters.formats import models
 from converters.graph_def import UserGraph, read_network
 from converters.graph_def.judge import Judge
 from slimport.names import pytorch_name
@@ -96,6 +98,16 @@ def _save(session: Any, graph: Any, folder: Path, form: str, outputs: Mapping[st
     return folder / "saved"
 
 
+@contextmanager
+def first_control_flow() -> Iterator[None]:
+    """Loops of Enter, Switch, Merge and Exit, and conditions without functions, as TensorFlow 1 wrote them."""
+    tf.disable_control_flow_v2()
+    try:
+        yield
+    finally:
+        tf.enable_control_flow_v2()
+
+
 def inputs_of(user: UserGraph, batch: int, side: int = 21, seed: int = 0) -> dict[str, Any]:
     """Random inputs; open sides are `side`."""
     rng = np.random.default_rng(seed)
@@ -148,16 +160,38 @@ def errors(
     dtype: str = "float64",
     side: int = 21,
     free_batch: bool = False,
-) -> dict[tuple[str, int], float]:
-    """The relative error of each output of the PyTorch model to TensorFlow's, at each batch."""
+    keras: bool = False,
+) -> dict[tuple[str, str, int], float]:
+    """The relative error of each output of the PyTorch model to TensorFlow's, and of the Keras model, at each batch."""
     judge, model = Judge(user, dtype, free_batch=free_batch), port(user, weights, dtype)
     found = {}
     for batch in batches:
         inputs = inputs_of(user, batch, side)
         truth = judge.run(_as_the_graph_takes(user, inputs), weights)
-        for name, array in outputs_of(model, user, inputs).items():
-            found[name, batch] = relative(array, _nhwc(truth[name], array))
+        outputs = {"pytorch": outputs_of(model, user, inputs)}
+        if keras and batch == batches[0]:
+            built = keras_port(user, weights, inputs, dtype)
+        if keras:
+            outputs["keras"] = keras_outputs(built, user, inputs)
+        for framework, arrays in outputs.items():
+            for name, array in arrays.items():
+                found[framework, name, batch] = relative(array, _nhwc(truth[name], array))
     return found
+
+
+def keras_port(user: UserGraph, weights: Mapping[str, Any], inputs: Mapping[str, Any], dtype: str) -> Any:
+    """The Keras model of a graph with its weights in, for images of the inputs' size."""
+    size = next((array.shape[1:3] for array in inputs.values() if array.ndim == 4), None)
+    arrays = ((name, np.asarray(array, dtype)) for name, array in user.arrays(weights))
+    return models.keras_port(user.network, arrays, dtype=dtype, image_size=size)
+
+
+def keras_outputs(model: Any, user: UserGraph, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What the Keras model gives, by the outputs' names."""
+    given = list(inputs.values())
+    found = model(given if len(given) > 1 else given[0], training=False)
+    found = found if isinstance(found, dict) else {next(iter(user.outputs)): found}
+    return {name: np.asarray(output) for name, output in found.items()}
 
 
 def _as_the_graph_takes(user: UserGraph, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,10 +211,15 @@ def relative(found: Any, truth: Any) -> float:
 
 
 def assert_equal(
-    written: Written, batches: Sequence[int] = (2, 3), limit: float = LIMIT, side: int = 21, **arguments: Any
+    written: Written,
+    batches: Sequence[int] = (2, 3),
+    limit: float = LIMIT,
+    side: int = 21,
+    keras: bool = True,
+    **arguments: Any,
 ) -> UserGraph:
-    """Asserts that the PyTorch model of a graph gives what TensorFlow does, at several batches."""
+    """Asserts that the models of a graph in PyTorch and Keras give what TensorFlow does, at several batches."""
     user = read_network(written.path, **arguments)
-    for where, error in errors(user, written.weights, batches, side=side).items():
+    for where, error in errors(user, written.weights, batches, side=side, keras=keras).items():
         assert error <= limit, (where, error)
     return user

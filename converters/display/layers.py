@@ -12,13 +12,13 @@ from converters.files import atomic
 from converters.inspection import Inspection
 from slimport.graph import Graph, Node
 
-_HEADINGS = ("layer", "kernel", "stride", "channels", "parameters", "then", "scope")
+_HEADINGS = ("layer", "kernel", "stride", "channels", "parameters", "then", "scope", "from")
 _ROW, _LANE, _MARGIN = 26, 16, 12
 """Of the picture, in pixels: the height of a row, the distance between lanes, and the space before the first."""
 
 
 class Layer(NamedTuple):
-    """A row of the table: a node of the graph in words."""
+    """A row of the table: a node of the graph in words; `origin` names its variables where the file has other names."""
 
     layer: str
     kernel: str
@@ -27,6 +27,7 @@ class Layer(NamedTuple):
     parameters: str
     then: str
     scope: str
+    origin: str
 
 
 def layers(graph: Graph) -> list[Layer]:
@@ -34,10 +35,17 @@ def layers(graph: Graph) -> list[Layer]:
     return [_layer(graph, node) for node in graph.nodes]
 
 
+def table(graph: Graph) -> list[tuple[str, ...]]:
+    """The headings and the rows, without the last column where all variables have the layers' names."""
+    found = layers(graph)
+    columns = len(_HEADINGS) if any(row.origin for row in found) else len(_HEADINGS) - 1
+    return [row[:columns] for row in (_HEADINGS, *found)]
+
+
 def text(graph: Graph) -> Iterator[str]:
     """Yields the lines of the table."""
-    rows = [_HEADINGS, *layers(graph)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+    rows = table(graph)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         yield "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
 
@@ -99,10 +107,11 @@ def write(found: Inspection, graph: Graph, path: Path) -> None:
       InputError: Jinja is not installed, or `path` cannot be written.
     """
     lane = lanes(graph)
+    headings, *_ = table(graph)
     rendered = page.template("layers.html").render(
         found=found,
         graph=graph,
-        headings=_HEADINGS,
+        headings=headings,
         rows=layers(graph),
         points=[centre(index, lane[index]) for index in range(len(lane))],
         edges=edges(graph),
@@ -127,7 +136,15 @@ def _layer(graph: Graph, node: Node) -> Layer:
         f"{parameters:,}" if parameters else "",
         ", ".join(_then(node)),
         node.scope or a.get("name", "images"),
+        ", ".join(_origin(graph, node)),
     )
+
+
+def _origin(graph: Graph, node: Node) -> Iterator[str]:
+    """The file's names of a layer's variables, those that are not the layer's own."""
+    for name, _ in graph.variables_of(node) if "shares" not in node.attributes else ():
+        if (source := graph.sources[name].name) != name:
+            yield source
 
 
 def _then(node: Node) -> Iterator[str]:

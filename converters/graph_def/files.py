@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 
 from converters.checkpoint import wire
-from converters.checkpoint.mapped import MappedFile
 from converters.checkpoint.messages import shown
+from converters.checkpoint.raw import RawFile
 from converters.checkpoint.wire import WireError
 from converters.errors import CheckpointError, InputError
 from converters.graph_def import proto, text
@@ -48,6 +48,8 @@ class GraphFile:
     signatures: by name.
     save_tensor: the tensor that the Saver of a `.meta` gives, if it has one.
     variables: the prefix of a SavedModel's own checkpoint.
+    objects: the bytes of the object graph that TensorFlow 2 writes into a SavedModel.
+    notes: what was decided about the file, a sentence each.
     """
 
     path: Path
@@ -56,6 +58,8 @@ class GraphFile:
     signatures: Mapping[str, Signature] = field(default_factory=dict)
     save_tensor: str = ""
     variables: Path | None = None
+    objects: memoryview | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = ()
 
     @property
     def signature(self) -> Signature | None:
@@ -143,7 +147,7 @@ def open_graph(path: str | Path) -> GraphFile:
     """
     path = Path(path)
     file = path / "saved_model.pb" if path.is_dir() else path
-    view = MappedFile(file).view
+    view = RawFile(file).message()
     where = shown(str(file))
     try:
         if not len(view):
@@ -189,16 +193,18 @@ def _other_format(view: memoryview) -> str | None:
 
 def _meta_graph(path: Path, view: memoryview) -> GraphFile:
     graph: GraphDef | None = None
-    save_tensor = ""
+    save_tensor, objects = "", None
     for number, _, value in wire.fields(view):
         if number == 2:
             graph = proto.graph_def(wire.message(value))
         elif number == 3:
             save_tensor = wire.text(wire.single_fields(wire.message(value)).get(2, memoryview(b"")))
+        elif number == 7:
+            objects = wire.message(value)
     if graph is None or not graph.nodes:
         raise WireError("it has no nodes")
     signatures = {name: _signature(entry) for name, entry in proto.map_entries(view, 5)}
-    return GraphFile(path, "meta", graph, signatures, save_tensor)
+    return GraphFile(path, "meta", graph, signatures, save_tensor, objects=objects)
 
 
 def _saved_model(path: Path, view: memoryview) -> GraphFile:

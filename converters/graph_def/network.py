@@ -12,7 +12,7 @@ from typing import Any
 from converters.checkpoint.messages import shown
 from converters.checkpoint.wire import WireError
 from converters.errors import InputError
-from converters.graph_def import ends, ops
+from converters.graph_def import ends, objects, ops
 from converters.graph_def.cover import KERNELS, Cover
 from converters.graph_def.evaluate import DEAD, Evaluator, Mode, canonical
 from converters.graph_def.files import GraphFile, open_graph
@@ -131,6 +131,7 @@ def unsupported_nodes(
     """
     file = source if isinstance(source, GraphFile) else open_graph(source)
     try:
+        file, outputs = objects.with_function(file, outputs)
         context = Evaluator(file, mode or ("eval" if file.kind == "meta" else "graph"))
         values = [context.tensor(tensor) for tensor in _outputs(file, outputs, context).values()]
         found = _lacking(values)
@@ -140,9 +141,11 @@ def unsupported_nodes(
 
 
 def _read(file: GraphFile, mode: Mode, inputs: Sequence[str], outputs: Sequence[str]) -> UserGraph:
+    file, outputs = objects.with_function(file, outputs)
     signature = file.signature
     cut = list(inputs) or (list(signature.inputs.values()) if signature is not None and not outputs else [])
     context = Evaluator(file, mode, cut)
+    context.notes.update(dict.fromkeys(file.notes))
     tensors = _outputs(file, outputs, context)
     values = {name: context.tensor(tensor) for name, tensor in tensors.items()}
     if dead := [name for name, value in values.items() if value is DEAD]:
@@ -170,8 +173,8 @@ def _outputs(file: GraphFile, outputs: Sequence[str], context: Evaluator) -> dic
     found = ends.find(file)
     if not found.outputs and file.kind == "saved_model":
         raise InputError(
-            f"{shown(str(file.path))}: a SavedModel without a signature, whose functions only a program can call: save"
-            f" it again with one (tf.saved_model.save(model, folder, signatures=...))"
+            f"{shown(str(file.path))}: a SavedModel without a signature and without layers outside of functions: save "
+            f"it again with a signature (tf.saved_model.save(model, folder, signatures=...))"
         )
     if not found.outputs:
         raise InputError(f"{shown(str(file.path))}: no layers in it: choose its end with --output")

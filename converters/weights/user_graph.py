@@ -77,23 +77,30 @@ def graph_of(file: OpenFile, options: GraphOptions) -> FoundGraph:
     if options.path == NONE:
         return FoundGraph()
     if options.path is not None:
-        return FoundGraph(options.read(Path(options.path)))
+        return FoundGraph(_with_names_of(file, options.read(Path(options.path))))
     if file.checkpoint is None:
         return FoundGraph()
     found = next((path for path in _beside(file.checkpoint.path) if path.is_file()), None)
     if found is None:
         return FoundGraph()
     try:
-        user = options.read(found)
+        user = _with_names_of(file, options.read(found))
     except InputError as error:
         if options != BESIDE:
             raise
         return FoundGraph(trouble=str(error))
-    stored = file.variables.keys() | {variable.name for variable in file.variables.values()}
-    absent = [source.name for source in user.sources.values() if source.name not in stored | user.constants.keys()]
+    stored = file.variables.keys() | user.constants.keys()
+    absent = [source.name for source in user.sources.values() if source.name not in stored]
     if absent and options == BESIDE:
         return FoundGraph(trouble=f"{found}: is not the graph of this checkpoint, which has no {absent[0]}")
     return FoundGraph(user)
+
+
+def _with_names_of(file: OpenFile, user: UserGraph) -> UserGraph:
+    """The graph with its variables' names as the file's are seen: without object paths, where there is another name."""
+    seen = {variable.name: name for name, variable in file.variables.items()}
+    sources = {name: source._replace(name=seen.get(source.name, source.name)) for name, source in user.sources.items()}
+    return replace(user, sources=sources)
 
 
 def is_graph(path: Path) -> bool:

@@ -88,6 +88,9 @@ def _reshape(node: Node, *inputs: Tensor) -> Tensor:
     if first == ("size", 0, 0):
         # A layer keeps the batch, so that another size may be left open.
         return layers.Reshape(target, dtype=inputs[0].dtype)(inputs[0])
+    if isinstance(first, tuple) and first[0] == "size" and first[2] == 0 and -1 not in target:
+        # The batch of another input, which is open: what is left is as much.
+        first = -1
     return ops.reshape(inputs[0], (first if first == -1 else number(node, first, inputs), *target))
 
 
