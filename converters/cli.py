@@ -10,7 +10,6 @@ import functools
 import inspect as inspect_module
 import json
 import os
-import shlex
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -95,8 +94,9 @@ def source(command: Callable[..., None]) -> Callable[..., None]:
 def inputs(command: Callable[..., None]) -> Callable[..., None]:
     """Adds the options of the input and the network's arguments: the command is called with all of them in `run`."""
 
-    @click.option("--size", metavar="H[xW]", help="Height and width of the input. [224]")
-    @click.option("--batch", metavar="N", type=click.IntRange(min=1), help="Images in the input. [1]")
+    @click.option("--size", metavar="H[xW]", help="Height and width. [97x128, or what the network was made for]")
+    @click.option("--batch", metavar="N", type=click.IntRange(min=1), help="Images in the input. [2]")
+    @click.option("--image", "images", metavar="FILE", multiple=True, help="An image as input, as `predict` takes it.")
     @click.option("--seed", metavar="N", type=click.IntRange(min=0), help="Seed of the input's random numbers. [0]")
     @click.option(
         "--output-stride", metavar="N", type=click.IntRange(min=1), help="Ratio of input to output resolution."
@@ -108,6 +108,7 @@ def inputs(command: Callable[..., None]) -> Callable[..., None]:
     def gathered(
         size: str | None,
         batch: int | None,
+        images: tuple[str, ...],
         seed: int | None,
         output_stride: int | None,
         no_global_pool: bool,
@@ -123,7 +124,7 @@ def inputs(command: Callable[..., None]) -> Callable[..., None]:
         # A feature map larger than 1x1 cannot be squeezed.
         if no_spatial_squeeze or no_global_pool:
             arguments["spatial_squeeze"] = False
-        command(run={"size": _size(size), "batch": batch, "seed": seed, **arguments}, **others)
+        command(run={"size": _size(size), "batch": batch, "seed": seed, "images": images, **arguments}, **others)
 
     return gathered
 
@@ -288,7 +289,7 @@ def _convert_all(src: str, folder: str, **options: Any) -> None:
 @click.argument("converted", required=False, type=click.Path())
 @click.option("--target", metavar="TARGET", help="pytorch, keras, onnx or slim; follows from CONVERTED, else pytorch.")
 @click.option(
-    "--dtype", metavar="DTYPE", help="float32 or float64. [float64, where the target computes in it throughout]"
+    "--dtype", metavar="DTYPE", help="float32 or float64. [both, where the target computes in both throughout]"
 )
 @inputs
 @click.option("--device", metavar="DEVICE", default="cpu", help="cpu or cuda, for the port. [cpu]")
@@ -327,7 +328,7 @@ def verify(
     from converters.display import plot as plots
     from converters.display.report import check_outputs, report_text
     from converters.parity import verify
-    from converters.remote.urls import public_text
+    from converters.remote.urls import public_command
 
     check_outputs(plot, page, (src, converted, reference))
     with _progress() as progress:
@@ -336,7 +337,7 @@ def verify(
             converted,
             target=target,
             dtype=dtype,
-            both_dtypes=plot is not None or page is not None,
+            both_dtypes=True if plot is not None or page is not None else None,
             device=device,
             scope=scope,
             step=step,
@@ -351,7 +352,7 @@ def verify(
             plots.write(report, Path(plot))
         if page is not None:
             progress(f"writing {page}")
-            pages.write(report, Path(page), public_text(shlex.join(["slimport", *sys.argv[1:]])))
+            pages.write(report, Path(page), public_command(["slimport", *sys.argv[1:]]))
     _say(json.dumps(report.to_json()) if as_json else report_text(report))
     if not report.ok:
         raise click.exceptions.Exit(1)
@@ -398,7 +399,7 @@ def trace(
 @click.option(
     "--preprocessing",
     metavar="NAME",
-    help="inception, inception_no_crop, vgg, cifarnet, lenet, facenet or none. [as for the network's release]",
+    help="inception, inception_no_crop, vgg, deeplab, cifarnet, lenet, facenet or none. [as for the network's release]",
 )
 @click.option("--size", metavar="H[xW]", help="The size of the resized images. [as for the network's release]")
 @JSON

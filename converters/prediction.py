@@ -130,6 +130,25 @@ def predict(
     return Predictions(network.name, chosen.name, (height, width), tuple(found))
 
 
+def preprocessed(
+    network: Network, images: Sequence[PathLike], size: tuple[int, int] | None = None
+) -> NDArray[np.float32]:
+    """Images as the network's evaluation takes them, [batch, height, width, channels].
+
+    Args:
+      images: files that Pillow reads.
+      size: height and width; None is that of the network's releases.
+
+    Raises:
+      InputError: a file is no image, or the network does not take images.
+    """
+    if network.in_channels not in _MODES:
+        raise InputError(f"{network.name} takes {network.in_channels} channels, and images have 1 or 3")
+    chosen = _preprocessing(network.preprocessing)
+    mode, size = _MODES[network.in_channels], size or sides(_side(network, chosen))
+    return np.stack([_pixels(Path(path), mode, chosen, size) for path in images])
+
+
 def _side(network: Network, preprocessing: Preprocessing) -> int:
     own = preprocessing.name == network.preprocessing
     return network.evaluation_size if own else preprocessing.default_size
@@ -177,8 +196,9 @@ def _runner(source: Source) -> Callable[[NDArray[np.float32]], NDArray[Any]]:
     source = source.without_auxiliary()
     of_keras = source.format.framework == "keras"
     if of_keras or importlib.util.find_spec("torch") is None:
-        keras_model = models.keras_model(source, **arguments)
-        return lambda images: np.asarray(keras_model.predict_on_batch(images))
+        with models.eagerly():
+            keras_model = models.keras_model(source, **arguments)
+        return models.eagerly()(lambda images: np.asarray(keras_model.predict_on_batch(images)))
     torch = frameworks.require("torch")
     # Half precision is for storage only: on a CPU, many of its operations are missing or slow.
     model = models.pytorch_model(source, **arguments)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from slimport.graph import Graph, Node, Sides
+from slimport.sizes import evaluate
 
 _KEPT = frozenset(
     ("activation", "add", "batch_norm", "bias_add", "cast", "concat", "dropout", "elementwise", "instance_norm")
@@ -33,6 +34,8 @@ def _sides(node: Node, inputs: Sequence[Sides | None]) -> Sides | None:
         return max(known)
     if node.op == "mean" or (node.op == "reduce" and _is_mean(node)):
         return 1, 1
+    if node.op == "resize":
+        return _resized(node, known)
     if node.op in _FOLLOWED:
         return _FOLLOWED[node.op](node, known[0])
     if "strides" in node.attributes and "padding" in node.attributes and "output_size" not in node.attributes:
@@ -57,6 +60,15 @@ def _window(node: Node, sides: Sides) -> Sides:
             zeros = 0 if padding == "VALID" else sum(padding[axis])
             reached.append((side + zeros - extent) // stride + 1)
     return reached[0], reached[1]
+
+
+def _resized(node: Node, inputs: Sequence[Sides]) -> Sides:
+    size, factor = node.attributes["size"], node.attributes["factor"]
+    if size is None:
+        return inputs[0][0] * factor[0], inputs[0][1] * factor[1]
+    # Of the images' batch and channels, no side depends.
+    height, width = (int(evaluate(side, lambda index, axis: (0, *inputs[index], 0)[axis])) for side in size)
+    return height, width
 
 
 def _padded(node: Node, sides: Sides) -> Sides | None:

@@ -27,6 +27,8 @@ CENTRAL_FRACTION = 0.875
 RESIZE_SIDE = 256
 # Of red, green and blue over ImageNet's training images, on a scale of 0 to 255.
 MEANS = (123.68, 116.78, 103.94)
+DEEPLAB_MEANS = (123.15, 115.90, 103.06)
+"""Those of DeepLab's `feature_extractor.py`."""
 
 
 def inception(image: Image, size: Size = 299, central_fraction: float = CENTRAL_FRACTION) -> NDArray[np.float32]:
@@ -49,7 +51,9 @@ def inception(image: Image, size: Size = 299, central_fraction: float = CENTRAL_
     return (_resized(image, sides(size), scale) - np.float32(0.5)) * np.float32(2)
 
 
-def vgg(image: Image, size: Size = 224, resize_side: int = RESIZE_SIDE) -> NDArray[np.float32]:
+def vgg(
+    image: Image, size: Size = 224, resize_side: int = RESIZE_SIDE, means: tuple[float, ...] = MEANS
+) -> NDArray[np.float32]:
     """The image with its short side resized to `resize_side`, its centre cropped, ImageNet's mean colour subtracted.
 
     The released VGG and ResNet v1, which came from Caffe, were evaluated so.
@@ -58,6 +62,7 @@ def vgg(image: Image, size: Size = 224, resize_side: int = RESIZE_SIDE) -> NDArr
       image: [height, width, 3], uint8, or floating point in [0, 255].
       size: height and width of the result.
       resize_side: of the whole image, before the crop.
+      means: of red, green and blue, what is subtracted.
 
     Returns:
       [*size, 3], float32, within [-123.68, 151.06].
@@ -69,7 +74,12 @@ def vgg(image: Image, size: Size = 224, resize_side: int = RESIZE_SIDE) -> NDArr
     resized = smallest_size_at_least(image.shape[:2], resize_side)
     top, left = crop_offsets(resized, sides(size))
     height, width = sides(size)
-    return _resized(image, resized)[top : top + height, left : left + width] - np.array(MEANS, np.float32)
+    return _resized(image, resized)[top : top + height, left : left + width] - np.array(means, np.float32)
+
+
+def deeplab(image: Image, size: Size = 224, resize_side: int = RESIZE_SIDE) -> NDArray[np.float32]:
+    """`vgg` with the means that DeepLab subtracts for its ResNets of one 7x7 convolution. Arguments as there."""
+    return vgg(image, size, resize_side, DEEPLAB_MEANS)
 
 
 def inception_no_crop(image: Image, size: Size = 299) -> NDArray[np.float32]:
@@ -158,6 +168,15 @@ PREPROCESSINGS = {
     "inception": Preprocessing("inception", inception, 299, (0.5,) * 3, (0.5,) * 3, CENTRAL_FRACTION, "squash"),
     "vgg": Preprocessing(
         "vgg", vgg, 224, tuple(mean / 255 for mean in MEANS), (1 / 255,) * 3, 224 / RESIZE_SIDE, "center"
+    ),
+    "deeplab": Preprocessing(
+        "deeplab",
+        deeplab,
+        224,
+        tuple(mean / 255 for mean in DEEPLAB_MEANS),
+        (1 / 255,) * 3,
+        224 / RESIZE_SIDE,
+        "center",
     ),
     "inception_no_crop": Preprocessing(
         "inception_no_crop", inception_no_crop, 299, (0.5,) * 3, (0.5,) * 3, 1.0, "squash"

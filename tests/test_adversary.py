@@ -15,7 +15,10 @@ from conftest import SMALL, TRACE_SIZE, random_weights
 from converters import convert, load_keras, load_pytorch, verify
 from converters.checkpoint import write_checkpoint
 from converters.errors import InputError
+from converters.parity import tf_slim
+from converters.parity.ports.slim import SlimPort
 from converters.parity.tracing import open_trace
+from converters.weights.source import Source, open_source
 
 
 def other(report: Any) -> list[str]:
@@ -23,7 +26,7 @@ def other(report: Any) -> list[str]:
     rows = [row for each in report.by_dtype.values() for row in each.returned_beyond]
     assert not [row for each in report.by_dtype.values() for row in each.beyond]
     assert not report.ok
-    return [row.name for row in rows]
+    return list(dict.fromkeys(row.name for row in rows))
 
 
 class Negated(torch.nn.Module):
@@ -72,6 +75,7 @@ def test_an_onnx_file_with_a_negation_behind_the_logits_is_different(
     output.name = "negated"
     onnx.save(model, tmp_path / "m.onnx")
     report = verify(small_v2, tmp_path / "m.onnx", reference=small_trace)
+    assert list(report.by_dtype) == ["float32"]
     assert not report.ok
     assert [row.name for row in report.by_dtype["float32"].returned_beyond] == ["the model's output"]
 
@@ -134,3 +138,49 @@ def test_a_file_that_was_made_from_another_source_says_so(small_v2: Path, small_
     report = verify(small_v2, tmp_path / "m.safetensors", reference=small_trace)
     assert not report.ok
     assert any("was made from another" in note for note in report.notes)
+
+
+def not_slimports(source: Any) -> Any:
+    pytest.fail(f"slimport's own reader read {source.path}")
+
+
+def saved_in_v1_shards(prefix: Path, variables: dict[str, Any]) -> None:
+    """By the op of a Saver with `write_version=V1, sharded=True`, the variables of two devices."""
+    import tensorflow as tf
+
+    for shard in range(2):
+        names = list(variables)[shard::2]
+        arrays = [tf.constant(variables[name]) for name in names]
+        tf.raw_ops.Save(filename=f"{prefix}-{shard:05d}-of-00002", tensor_names=names, data=arrays)
+
+
+def test_tensorflows_own_reader_reads_v1_shards_and_what_is_converted_to_slim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = random_weights(SMALL)
+    saved_in_v1_shards(tmp_path / "run", {f"net/{name}": array for name, array in weights.items()})
+    convert(tmp_path / "run", tmp_path / "to.ckpt")
+    monkeypatch.setattr(Source, "arrays", not_slimports)
+    for path in ("run", "to.ckpt"):
+        with open_source(tmp_path / path) as source:
+            read, reader = tf_slim.weights(source)
+            assert reader == "tensorflow"
+            assert {name: array.tobytes() for name, array in read.items()} == {
+                name: weights[name].tobytes() for name in read
+            }
+            assert len(read) == len(weights)
+    with open_source(tmp_path / "to.ckpt") as source:
+        SlimPort(source, {})
+
+
+def test_a_checkpoint_that_tensorflow_does_not_read_is_refused_as_target(
+    small_v2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Any) -> Any:
+        raise ValueError("not a checkpoint")
+
+    monkeypatch.setattr(tf_slim, "reader_of", refuse)
+    with open_source(small_v2) as source:
+        assert tf_slim.weights(source)[1] == "slimport"
+        with pytest.raises(InputError, match="TensorFlow does not read this checkpoint"):
+            SlimPort(source, {})

@@ -16,8 +16,8 @@ from conftest import ROOT
 from PIL import Image
 
 from converters import frameworks
-from slimport import preprocessing
-from slimport.pytorch.preprocessing import Cifarnet, Facenet, Inception, Lenet, Vgg, resize_bilinear
+from slimport import networks, preprocessing
+from slimport.pytorch.preprocessing import Cifarnet, Deeplab, Facenet, Inception, Lenet, Vgg, resize_bilinear
 
 frameworks.require("slimport.nets")
 import tensorflow.compat.v1 as tf
@@ -40,14 +40,16 @@ def tf_inception(image: Any, height: int, width: int) -> Any:
     return tf.multiply(tf.subtract(pixels, 0.5), 2.0).numpy()
 
 
-def tf_vgg(image: Any, height: int, width: int, resize_side: int = 256) -> Any:
+def tf_vgg(
+    image: Any, height: int, width: int, resize_side: int = 256, means: tuple[float, ...] = (123.68, 116.78, 103.94)
+) -> Any:
     """`vgg_preprocessing.preprocess_for_eval`, from the same TensorFlow functions."""
     old_height, old_width, _ = (tf.cast(side, tf.float32) for side in image.shape)
     scale = tf.cast(resize_side, tf.float32) / (old_width if old_height > old_width else old_height)
     new_height, new_width = (tf.cast(tf.rint(side * scale), tf.int32) for side in (old_height, old_width))
     pixels = tf.image.resize_bilinear(image[None], [new_height, new_width], align_corners=False)[0]
     top, left = (tf.cast(free / 2, tf.int32) for free in (new_height - height, new_width - width))
-    return (tf.slice(pixels, [top, left, 0], [height, width, 3]) - tf.constant([123.68, 116.78, 103.94])).numpy()
+    return (tf.slice(pixels, [top, left, 0], [height, width, 3]) - tf.constant(means)).numpy()
 
 
 @pytest.mark.parametrize("crop", CROPS, ids=str)
@@ -64,6 +66,16 @@ def test_both_are_bit_equal_to_tensorflow_in_numpy_and_in_pytorch(photo: str, cr
         slim = tf_vgg(image, *preprocessing.sides(size))
         np.testing.assert_array_equal(preprocessing.vgg(image, size), slim)
         np.testing.assert_array_equal(Vgg(size)(tensor).permute(1, 2, 0).numpy(), slim)
+
+
+def test_deeplabs_subtracts_its_own_means() -> None:
+    image = PHOTOS["china"]
+    slim = tf_vgg(image, 224, 224, means=(123.15, 115.90, 103.06))
+    np.testing.assert_array_equal(preprocessing.deeplab(image), slim)
+    tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)
+    np.testing.assert_array_equal(Deeplab()(tensor).permute(1, 2, 0).numpy(), slim)
+    assert networks.NETWORKS["resnet_v1_18"].preprocessing == "deeplab"
+    assert networks.NETWORKS["resnet_v1_18_beta"].preprocessing == "inception"
 
 
 def test_the_resize_is_bit_equal_to_tensorflow_at_every_small_size() -> None:

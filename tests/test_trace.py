@@ -209,7 +209,7 @@ def test_what_is_not_a_whole_trace_is_refused_in_one_line(
     ("arguments", "message"),
     [
         ({"size": (40, 40)}, r"recorded with size \(33, 46\), not with size \(40, 40\)"),
-        ({"batch": 2}, "recorded with batch 1, not with batch 2"),
+        ({"batch": 1}, "recorded with batch 2, not with batch 1"),
         ({"seed": 1}, "recorded with seed 0, not with seed 1"),
         ({"output_stride": 4}, "recorded with output_stride None, not with output_stride 4"),
         ({"global_pool": False}, "recorded with global_pool True, not with global_pool False"),

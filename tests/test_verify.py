@@ -33,7 +33,7 @@ def change_gamma(path: Path, channel: int) -> None:
 
 def channels(path: Path) -> tuple[int, int]:
     """A channel behind that gamma that ReLU lets through, and one that it holds at 0, for the input of `verify`."""
-    images = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (1, 97, 97, 3)).astype(np.float32))
+    images = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (2, 97, 97, 3)).astype(np.float32))
     with torch.inference_mode():
         _, end_points = slimport.pytorch.load(path).end_points(images.permute(0, 3, 1, 2))
     highest = end_points[FIRST].amax((0, 2, 3))
@@ -65,7 +65,7 @@ def test_a_gamma_that_no_end_point_shows_is_found_in_the_weights(
     convert(checkpoint, converted)
     _, dead = channels(converted)
     change_gamma(converted, dead)
-    run = slimport("verify", checkpoint, converted, "--size", "97")
+    run = slimport("verify", checkpoint, converted, "--size", "97", "--dtype", "float64")
     assert run.code == 1
     assert f"DIFFERS: {FIRST}/BatchNorm/gamma" in run.out
     assert "271 of 272 variables" in run.out
@@ -87,7 +87,18 @@ def test_the_json_is_what_the_design_promises(slimport: Any, small_v2: Path, tmp
 
 
 def test_arguments_reach_the_networks(slimport: Any, small_v2: Path) -> None:
-    arguments = ["--output-stride", "4", "--no-global-pool", "--size", "40", "--json"]
+    arguments = [
+        "--output-stride",
+        "4",
+        "--no-global-pool",
+        "--size",
+        "40",
+        "--batch",
+        "1",
+        "--dtype",
+        "float64",
+        "--json",
+    ]
     report = json.loads(slimport("verify", small_v2, *arguments).out)
     shapes = {row["name"]: row["shape"] for row in report["end_points"]}
     assert report["ok"]
@@ -137,8 +148,8 @@ def test_an_end_point_of_another_shape_is_a_difference() -> None:
 
 def test_a_model_in_memory_is_verified_as_it_is_and_left_so(small_v2: Path) -> None:
     model = load_pytorch(small_v2)
-    assert verify(small_v2, model, size=(40, 33)).ok
-    report = verify(small_v2, model.train(), size=(40, 33))
+    assert verify(small_v2, model, size=(40, 33), dtype="float64").ok
+    report = verify(small_v2, model.train(), size=(40, 33), dtype="float64")
     assert report.first_difference == "resnet_v2/block1/unit_1/bottleneck_v2/shortcut"
     assert not report.weights_different
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
@@ -152,9 +163,9 @@ def test_a_model_in_memory_is_verified_as_it_is_and_left_so(small_v2: Path) -> N
 
 def test_a_keras_model_in_memory_is_verified(small_v2: Path) -> None:
     model = load_keras(small_v2)
-    assert verify(small_v2, model, size=(40, 33)).ok
+    assert verify(small_v2, model, size=(40, 33), dtype="float64").ok
     model.get_layer("logits").bias.assign_add(np.full(7, 1e-3))
-    report = verify(small_v2, model, size=(40, 33))
+    report = verify(small_v2, model, size=(40, 33), dtype="float64")
     assert report.first_difference == "resnet_v2/logits"
     assert report.weights_different == ("resnet_v2/logits/biases",)
 
@@ -217,7 +228,7 @@ def test_the_arguments_are_those_that_the_network_was_built_with(suffix: str, de
     report = verify(dense, tmp_path / f"m{suffix}", size=(40, 33))
     assert report.ok
     shapes = {row.name: row.shape for row in report.rows}
-    assert shapes["resnet_v2/logits"] == (1, 10, 9, 7)
+    assert shapes["resnet_v2/logits"] == (2, 10, 9, 7)
     assert report.arguments["output_stride"] == 4
 
 

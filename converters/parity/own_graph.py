@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import InputError, first_line
 from converters.parity import tf_slim
-from converters.parity.compare import rounding_of, seeded_images
-from converters.parity.reference import Input, Reference, SlimSide, run_slim
+from converters.parity.compare import rounding_of
+from converters.parity.images import Input, make_images
+from converters.parity.reference import Reference, SlimSide, run_slim
 from converters.variables import Array
 from converters.weights.source import Source
 from slimport.graph import scoped
@@ -34,17 +35,14 @@ class OwnGraph(SlimSide):
 
     def __init__(self, source: Source, asked: Input) -> None:
         graph, network = source.recognition.graph, source.network
-        if graph is None or graph.network != network or not isinstance(network, GraphNetwork):
+        if graph is None or network not in (graph.network, graph.network.without_auxiliary()):
             raise InputError(
                 f"{source.path}: only the whole network of a TensorFlow graph can be the source of verify: name the "
                 f"checkpoint beside its .meta, or the .pb"
             )
         if len(network.input_shape) != 4 or len(graph.inputs) > 1:
             raise InputError(f"{source.path}: verify runs networks of one input of images; this has others")
-        side = network.default_image_size
-        size = asked.size or network.image_size or (side, side)
-        self.seed = asked.seed or 0
-        self.images = seeded_images((asked.batch or 1, *size, network.in_channels), self.seed)
+        self.images, self.seed, self.files = make_images(network, {}, asked)
         self.network, self._graph, self._scope, self._path = network, graph, source.scope, source.path
         self._checkpoint = source.checkpoint
         self.weights, self.reader = tf_slim.weights(source)
@@ -74,7 +72,7 @@ class OwnGraph(SlimSide):
         images = self.images.transpose(0, 3, 1, 2) if user.channels_first else self.images
         values = judge.run({name: images.astype(dtype)}, self._variables(judge, dtype))
         found = {}
-        for point in user.graph.end_points:
+        for point in self.network.graph().end_points:
             tensor = user.layers.get(point.name) if point.scoped else point.name
             if tensor is not None:
                 found[scoped(self._scope, point.name) if point.scoped else point.name] = values[tensor]
@@ -87,7 +85,7 @@ class OwnGraph(SlimSide):
 
         renamed = self._graph.file.checkpoint_names
         try:
-            reader = tf.train.load_checkpoint(str(self._checkpoint.path))
+            reader = tf_slim.reader_of(self._checkpoint)
             return {name: reader.get_tensor(renamed.get(name, name)).astype(dtype) for name in judge.variables}
         except (tf.errors.OpError, ValueError, TypeError, RuntimeError) as error:
             raise InputError(f"{self._path}: TensorFlow does not read it: {first_line(error)}") from error

@@ -5,27 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from converters.errors import InputError, first_line
 from converters.parity import tf_slim
-from converters.parity.compare import Row, compare, rounding_of, seeded_images
+from converters.parity.compare import Row, compare, rounding_of
+from converters.parity.images import Input, make_images
 from converters.variables import Array
 from converters.weights.source import Source
 from slimport.networks import GraphNetwork, Network
-
-
-class Input(NamedTuple):
-    """The input that is asked for, uniform in [-1, 1].
-
-    size: height and width; None is the network's default image size, or the trace's.
-    batch: number of images; None is 1, or the trace's.
-    seed: of the random numbers; None is 0, or the trace's.
-    """
-
-    size: tuple[int, int] | None = None
-    batch: int | None = None
-    seed: int | None = None
 
 
 class SlimSide(ABC):
@@ -35,14 +23,15 @@ class SlimSide(ABC):
 
     network: the description.
     images: the input, [batch, height, width, in_channels], of float32 values.
-    seed: of the input.
+    seed, files: what the input is from, as of `Images`.
     weights: the variables by name relative to the scope.
     reader: whose reader read them, as `tf_slim.weights`.
     """
 
     network: Network
     images: Array
-    seed: int
+    seed: int | None
+    files: tuple[str, ...] = ()
     weights: Mapping[str, Array]
     reader: str
 
@@ -177,7 +166,7 @@ def run_slim(
     asked: Input,
     progress: Callable[[str], None],
 ) -> Reference:
-    """The TF-Slim graph of a source on a seeded input, with its truth computed.
+    """The TF-Slim graph of a source on an input, with its truth computed.
 
     Args:
       source: the weights.
@@ -189,20 +178,19 @@ def run_slim(
       InputError: TF-Slim refuses the arguments or the input, or TensorFlow is not installed.
     """
     network = source.network
-    side = network.default_image_size
-    images = seeded_images((asked.batch or 1, *(asked.size or (side, side)), network.in_channels), asked.seed or 0)
+    images = make_images(network, arguments, asked)
     progress(f"reading {source.path}")
     weights, reader = tf_slim.weights(source)
     reference = Reference(
         network,
         source.scope,
         weights,
-        images,
+        images.array,
         progress=progress,
         batch_norm_scale=source.recognition.scaled,
         **arguments,
     )
-    reference.seed, reference.reader = asked.seed or 0, reader
+    reference.seed, reference.files, reference.reader = images.seed, images.files, reader
     try:
         _ = reference.truth
     except ValueError as error:

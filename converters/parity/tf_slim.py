@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 from converters import frameworks
+from converters.checkpoint import Checkpoint
 from converters.variables import Array
 from converters.weights.source import Source
 from slimport.graph import scoped
@@ -28,7 +30,7 @@ def weights(source: Source) -> tuple[dict[str, Array], str]:
         import tensorflow as tf
 
         try:
-            reader = tf.train.load_checkpoint(str(source.checkpoint.path))
+            reader = reader_of(source.checkpoint)
             return {
                 name: assignment.filled(source.dtypes[name])
                 if assignment.stored is None
@@ -38,6 +40,16 @@ def weights(source: Source) -> tuple[dict[str, Array], str]:
         except (tf.errors.OpError, ValueError, TypeError, RuntimeError):
             pass
     return source.arrays(), "slimport"
+
+
+def reader_of(checkpoint: Checkpoint) -> Any:
+    """TensorFlow's own reader of a checkpoint, which raises its own errors."""
+    import tensorflow as tf
+
+    path, shards = os.fspath(checkpoint.path), f"-?????-of-{len(checkpoint.files):05d}"
+    # It takes a V2 checkpoint by its prefix, and V1 shards by their pattern.
+    sharded = checkpoint.files[0].name == f"{checkpoint.path.name}{shards.replace('?????', '00000', 1)}"
+    return tf.train.load_checkpoint(path + shards if sharded else path)
 
 
 def judge(network: Network) -> str:

@@ -22,7 +22,7 @@ import hashlib
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,9 @@ from numpy.typing import NDArray
 from converters import frameworks
 from converters.errors import InputError, first_line
 from converters.files import atomic, check_destination
+from converters.parity.images import Input
 from converters.parity.own_graph import run_judge
-from converters.parity.reference import Input, Reference, SlimSide, all_arguments
+from converters.parity.reference import Reference, SlimSide, all_arguments
 from converters.variables import Array, PathLike
 from converters.weights.selection import EVERYTHING, Selection
 from converters.weights.source import Source, open_source
@@ -56,22 +57,24 @@ class Description:
     scope: the model's scope in the end points' names.
     weights: `weights_digest`.
     arguments: of the network, all of them.
-    seed: of the images.
+    seed: of the images; None where they are of files.
     reader: whose reader the weights came through.
     versions: of what computed it.
     judge: whose graph code it ran. Earlier traces do not say.
     content: `content_digest`. Earlier traces have none.
+    files: the names of the images' files.
     """
 
     network: dict[str, Any]
     scope: str
     weights: str
     arguments: dict[str, Any]
-    seed: int
+    seed: int | None
     reader: str
     versions: dict[str, str]
     judge: str = "slimport.nets"
     content: str = ""
+    files: tuple[str, ...] = ()
 
 
 class Trace(SlimSide):
@@ -87,7 +90,7 @@ class Trace(SlimSide):
     ) -> None:
         self.path, self.description, self.images = path, description, images
         self.network = networks.from_json(description.network)
-        self.seed, self.reader = description.seed, description.reader
+        self.seed, self.files, self.reader = description.seed, tuple(description.files), description.reader
         self._truth, self._rounding = truth, rounding
 
     @property
@@ -130,8 +133,10 @@ class Trace(SlimSide):
             raise InputError(
                 f"{self.path}: recorded under scope {recorded.scope!r}, but {source.path} is under {source.scope!r}"
             )
+        if asked.files:
+            raise InputError(f"{self.path}: a trace has its own input: --reference and --image exclude each other")
         was = {**recorded.arguments, "size": self.images.shape[1:3], "batch": len(self.images), "seed": recorded.seed}
-        given = {name: value for name, value in asked._asdict().items() if value is not None}
+        given = {name: value for name, value in asked._asdict().items() if value is not None and name != "files"}
         other = {name: value for name, value in {**arguments, **given}.items() if was.get(name) != value}
         if other:
             then, now = (
@@ -157,6 +162,7 @@ def trace(
     selection: Selection = EVERYTHING,
     graph: GraphOptions = BESIDE,
     seed: int | None = None,
+    images: Sequence[PathLike] = (),
     progress: Callable[[str], None] = lambda _: None,
     **arguments: Any,
 ) -> Description:
@@ -165,13 +171,11 @@ def trace(
     Args:
       source: the checkpoint.
       path: the `.npz` to write; it appears whole or not at all.
-      size: height and width of the input; None is the network's default image size.
-      batch: number of images; None is 1.
+      size, batch, seed, images: of the input, as of `verify`.
       scope: which network, where the source has several.
       step: which checkpoint of a training run's directory; None is the newest.
       selection: what to take of the source's network.
       graph: the user's own TensorFlow graph.
-      seed: of the input, uniform in [-1, 1]; None is 0.
       progress: called with what is being done.
       arguments: of the network (`global_pool`, `output_stride`, ...), as the family's `arguments` lists them.
 
@@ -185,16 +189,17 @@ def trace(
     with open_source(source, scope, step, selection, graph) as opened:
         network = opened.network
         arguments = all_arguments(opened, arguments)
-        reference = run_judge(opened, arguments, Input(size, batch, seed), progress)
+        reference = run_judge(opened, arguments, Input(size, batch, seed, tuple(images)), progress)
         description = Description(
             network=network.to_json(),
             scope=opened.scope,
             weights=weights_digest(network, reference.weights),
             arguments=arguments,
-            seed=seed or 0,
+            seed=reference.seed,
             reader=reference.reader,
             versions=frameworks.versions("tensorflow", "tf_slim", "numpy", "slimport"),
             judge=reference.judge,
+            files=reference.files,
         )
         rounding = np.array([list(reference.rounding.values())])
         content = content_digest(reference.images, reference.truth, rounding[0])

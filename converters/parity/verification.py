@@ -16,9 +16,10 @@ from converters.errors import InputError, first_line
 from converters.files import sha256_of
 from converters.parity import ports
 from converters.parity.compare import Comparison, Row, max_abs, rel_l2
+from converters.parity.images import Input
 from converters.parity.own_graph import run_judge
 from converters.parity.ports import Port, Recording
-from converters.parity.reference import Input, SlimSide, all_arguments
+from converters.parity.reference import SlimSide, all_arguments
 from converters.parity.report import Named, Report, RoundedWeights
 from converters.parity.tracing import Trace, open_trace
 from converters.variables import Array, PathLike
@@ -37,7 +38,7 @@ def verify(
     *,
     target: str | None = None,
     dtype: str | None = None,
-    both_dtypes: bool = False,
+    both_dtypes: bool | None = None,
     size: tuple[int, int] | None = None,
     batch: int | None = None,
     device: str = "cpu",
@@ -46,6 +47,7 @@ def verify(
     selection: Selection = EVERYTHING,
     graph: GraphOptions = BESIDE,
     seed: int | None = None,
+    images: Sequence[PathLike] = (),
     reference: PathLike | None = None,
     progress: Callable[[str], None] = lambda _: None,
     **arguments: Any,
@@ -59,9 +61,12 @@ def verify(
         tensor}, which runs in the mode that it is in. None verifies the port with the source's own weights.
       target: `pytorch`, `keras`, `onnx` or `slim`; None follows from `converted`, or is `pytorch`.
       dtype: `float64` or `float32`; None is float64 wherever the target computes in it throughout.
-      both_dtypes: measures the other dtype too, where the target computes in it; then both count for the verdict.
-      size, batch, seed: of the input, uniform in [-1, 1]; None is the network's default image size, 1 and 0, or the
-        trace's.
+      both_dtypes: whether the other dtype is measured too, where the target computes in it; then both count for the
+        verdict. None means where `dtype` is None.
+      size, batch, seed: of the input, random numbers in the range that the network's preprocessing gives; None is an
+        odd height and an even width where the network takes both, or else the size that it was made for; 2; and 0. With
+        a trace, they are the trace's.
+      images: files that Pillow reads, preprocessed as in the network's evaluation, in place of random numbers.
       device: `cpu` or `cuda`, of the port; the TF-Slim graph always runs on the CPU.
       scope, step, selection, graph: which network, checkpoint of a run's directory, part and TensorFlow graph of it, as
         of `convert`. The judge is that graph where the network is its own.
@@ -74,13 +79,13 @@ def verify(
     """
     port_type = ports.port_type(target, converted)
     port_type.check_device(device)
-    dtypes = _dtypes(port_type, dtype, both_dtypes)
+    dtypes = _dtypes(port_type, dtype, dtype is None if both_dtypes is None else both_dtypes)
     trace = None if reference is None else open_trace(reference)
     if trace is not None and scope is None:
         # A converted file may not remember its scope; of a checkpoint's networks, this is the recorded one.
         scope = trace.description.scope
     with _sides(source, converted, port_type, (scope, step, selection, graph), arguments) as sides:
-        asked = Input(size, batch, seed)
+        asked = Input(size, batch, seed, tuple(images))
         if trace is not None:
             trace.check(sides.source, sides.arguments, asked)
         slim = trace or run_judge(sides.source, sides.arguments, asked, progress)
@@ -180,7 +185,7 @@ def _report(
         source=Named(os.fspath(source.path), source.digests()),
         converted=sides.named,
         reference=None if trace is None else Named(str(trace.path), {trace.path.name: sha256_of(trace.path)}),
-        arguments={"seed": slim.seed, **sides.arguments},
+        arguments={**({"images": slim.files} if slim.files else {"seed": slim.seed}), **sides.arguments},
         machine=port.machine(device),
         versions={"python": platform.python_version(), **frameworks.versions(*_PACKAGES)},
         reference_versions={} if trace is None else trace.description.versions,

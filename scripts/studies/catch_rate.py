@@ -23,7 +23,7 @@ from converters.parity import ports
 from converters.parity.compare import Row
 from converters.parity.reference import Reference
 from scripts.make_checkpoint import random_value
-from scripts.studies.wrong_files import WRONG_FILES, Files
+from scripts.studies.wrong_files import MODULE, WRONG_FILES, Files
 from scripts.studies.wrong_ports import WRONG_PORTS, WrongPort
 from slimport import networks
 
@@ -101,12 +101,13 @@ def check_files(network: networks.Network, side: int) -> list[bool]:
         for file in dict.fromkeys(wrong.file for wrong in WRONG_FILES):
             found, _ = files.verify(file)
             right.append(found == "equal")
-            print(f"| `{file}` | nothing | {found} |", flush=True)
+            shown = file if file == MODULE else f"`{file}`"
+            print(f"| {shown} | nothing | {found} |", flush=True)
             for wrong in (wrong for wrong in WRONG_FILES if wrong.file == file):
                 found, why = files.verify(file, wrong.change)
                 right.append(found == wrong.caught and wrong.words in why)
                 end = "" if right[-1] else " NOT AS IT MUST BE"
-                print(f"| `{file}` | {wrong.name} | {found}: ...{wrong.words}... |{end}", flush=True)
+                print(f"| {shown} | {wrong.name} | {found}: ...{wrong.words}... |{end}", flush=True)
     return right
 
 

@@ -31,6 +31,7 @@ def resnet(
     root: Callable[[Tensor], Tensor] | None,
     postnorm: Callable[[Tensor], Tensor] = lambda net: net,
     store_non_strided_activations: bool = False,
+    pool_padding: str | None = None,
 ) -> Network:
     """A ResNet; the families' generators say what the other arguments mean, and what is returned and raised.
 
@@ -39,6 +40,7 @@ def resnet(
       units: the residual units of the blocks, whose outputs are end points.
       root: the convolutions before `pool1`; None has neither.
       postnorm: what stands between the blocks and the pooling.
+      pool_padding: of `pool1`; None is the arg scope's.
     """
     with tf.variable_scope(scope, default_scope, [inputs], reuse=reuse) as sc:
         collection = sc.original_name_scope + "_end_points"
@@ -54,7 +56,8 @@ def resnet(
                         raise ValueError("The output_stride needs to be a multiple of 4.")
                     output_stride //= 4
                 net = root(net)
-                net = slim.max_pool2d(net, [3, 3], stride=2, scope="pool1")
+                padding = {} if pool_padding is None else {"padding": pool_padding}
+                net = slim.max_pool2d(net, [3, 3], stride=2, scope="pool1", **padding)
             net = resnet_utils.stack_blocks_dense(net, blocks, output_stride, store_non_strided_activations)
             net = postnorm(net)
             end_points = slim.utils.convert_collection_to_dict(collection)

@@ -6,7 +6,8 @@ Same names, arguments, scopes and end points as `research/deeplab/core/resnet_v1
 
 The 'beta' networks begin with three 3x3 convolutions in the place of one 7x7, and `multi_grid` gives each unit of the
 last block an atrous rate of its own (arXiv:1706.05587). It is a ValueError if it has more or fewer rates than that
-block has units. The other arguments of the networks that have a name are those of `resnet_v1_beta`.
+block has units. `pool1` is SAME whatever the arg scope says. DeepLab's own arg scope is this one with a
+`batch_norm_decay` of 0.95. The other arguments of the networks that have a name are those of `resnet_v1_beta`.
 """
 
 from __future__ import annotations
@@ -122,6 +123,8 @@ def resnet_v1_beta(
         default_scope="resnet_v1",
         units=[bottleneck, lite_bottleneck],
         root=root_block_fn or partial(_root, depths=(64,)),
+        # Whatever the arg scope says.
+        pool_padding="SAME",
     )
 
 

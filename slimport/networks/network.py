@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from slimport.graph import Graph, Shape, Tensor, record
 
-Preprocessing = Literal["inception", "vgg", "cifarnet", "lenet", "facenet", "none"]
+Preprocessing = Literal["inception", "vgg", "deeplab", "cifarnet", "lenet", "facenet", "none"]
 T = TypeVar("T", bound="Network")
 
 

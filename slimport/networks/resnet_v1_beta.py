@@ -34,6 +34,8 @@ _LITE = "lite_bottleneck_v1"
 class ResNetV1Beta(ResNetV1):
     """A ResNet v1 with the root of three 3x3 convolutions, with units of two 3x3 convolutions, or with both.
 
+    DeepLab trains them with a decay of 0.95 of the moving averages, where slim has 0.997.
+
     What has neither is a `ResNetV1`. A root block is always included. See `ResNet`.
     """
 
@@ -65,7 +67,7 @@ class ResNetV1Beta(ResNetV1):
     # DeepLab's feature_extractor.py subtracts the means for its networks that begin with a 7x7 convolution.
     @property
     def preprocessing(self) -> Preprocessing:
-        return "vgg" if len(self.root_depths) == 1 else "inception"
+        return "deeplab" if len(self.root_depths) == 1 else "inception"
 
     @classmethod
     def named(cls) -> dict[str, ResNetV1Beta]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from slimport import preprocessing
-from slimport.preprocessing import CENTRAL_FRACTION, MEANS, RESIZE_SIDE, Size
+from slimport.preprocessing import CENTRAL_FRACTION, DEEPLAB_MEANS, MEANS, RESIZE_SIDE, Size
 
 
 class Inception(nn.Module):
@@ -48,6 +48,8 @@ class Vgg(nn.Module):
     RGB.
     """
 
+    means: tuple[float, ...] = MEANS
+
     def __init__(self, size: Size = 224, resize_side: int = RESIZE_SIDE) -> None:
         super().__init__()
         self.size = preprocessing.sides(size)
@@ -59,10 +61,16 @@ class Vgg(nn.Module):
         top, left = preprocessing.crop_offsets(resized, self.size)
         height, width = self.size
         crop = _resized(pixels, resized)[..., top : top + height, left : left + width]
-        return crop - crop.new_tensor(MEANS)[:, None, None]
+        return crop - crop.new_tensor(self.means)[:, None, None]
 
     def extra_repr(self) -> str:
         return f"size={self.size}, resize_side={self.resize_side}"
+
+
+class Deeplab(Vgg):
+    """`slimport.preprocessing.deeplab`: the means that DeepLab subtracts. Takes what `Vgg` takes."""
+
+    means = DEEPLAB_MEANS
 
 
 class Lenet(nn.Module):

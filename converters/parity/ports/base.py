@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from converters import mapping
 from converters.errors import InputError
 from converters.formats.models import Variables
 from converters.variables import Array
 from converters.weights.source import Source
+from slimport.graph import scoped
 
 
 class Recording(NamedTuple):
@@ -120,6 +122,14 @@ def end_point_names(file: Source, notes: Mapping[str, Any]) -> dict[str, str]:
     if not names:
         raise InputError(f"{file.path}: slimport did not write it, so its end points cannot be found in it")
     return dict(names)
+
+
+def unused(file: Source, names: Iterable[str]) -> Iterator[str]:
+    """What `different_settings` says of weights that a program does not compute with, by PyTorch's names."""
+    weights = {mapping.pytorch_name(name) for name in file.network.variables()}
+    for name in names:
+        if name in weights:
+            yield f"{scoped(file.scope, name.replace('.', '/'))}: the program does not compute with it"
 
 
 class Predictions:

@@ -13,7 +13,7 @@ import numpy as np
 
 from converters import frameworks
 from converters.errors import InputError, first_line
-from converters.formats.models import Variables, keras_model, keras_variables
+from converters.formats.models import Variables, eager_copy, eagerly, keras_model, keras_variables
 from converters.parity.ports.base import Port, Recording
 from converters.parity.ports.pytorch import PyTorchPort, full_precision
 from converters.variables import Array
@@ -33,11 +33,12 @@ class KerasPort(Port):
     frameworks = ("keras",)
 
     def __init__(self, model: Any, scope: str, network: Network | None = None, notes: tuple[str, ...] = ()) -> None:
-        self._model, self._scope, self.notes = model, scope, notes
+        self._model, self._scope, self.notes = eager_copy(model), scope, notes
         # The layers of a network of slim's tell which it is.
         self._network = network if isinstance(network, GraphNetwork) else None
 
     @classmethod
+    @eagerly()
     def load(cls, file: Source, arguments: Mapping[str, Any]) -> Port:
         if file.path.suffix == ".keras" and arguments == {**file.network.arguments, **file.arguments}:
             try:
@@ -54,11 +55,13 @@ class KerasPort(Port):
         return cls(model, file.scope, file.network)
 
     @classmethod
+    @eagerly()
     def build(cls, source: Source, arguments: Mapping[str, Any]) -> Port:
         return cls(keras_model(source, **arguments), source.scope, source.network)
 
+    @eagerly()
     def variables(self) -> Variables:
-        return keras_variables(self._model)
+        return list(keras_variables(self._model))
 
     def different_settings(self, file: Source) -> Iterator[str]:
         if file.path.suffix != ".keras":
@@ -78,6 +81,7 @@ class KerasPort(Port):
             if policy.startswith("mixed"):
                 yield f"{scoped(file.scope, layer.replace('__', '/'))}: it computes in {policy}"
 
+    @eagerly()
     def record(self, images: Array, dtype: str, device: str) -> Recording:
         keras = frameworks.require("keras")
         from slimport.keras.end_points import in_dtype

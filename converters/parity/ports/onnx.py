@@ -11,7 +11,7 @@ import numpy as np
 from converters import frameworks, mapping
 from converters.errors import InputError, first_line
 from converters.formats import programs
-from converters.parity.ports.base import Port, Predictions, Recording, end_point_names
+from converters.parity.ports.base import Port, Predictions, Recording, end_point_names, unused
 from converters.variables import Array
 from converters.weights.source import Source
 from slimport.graph import scoped
@@ -52,6 +52,9 @@ class OnnxPort(Port):
                 wanted = expected.get(layer, {}).get(name, value)
                 if value != wanted:
                     yield f"{scoped(file.scope, layer.replace('.', '/'))}: {name} is {value}, not {wanted}"
+        # Nodes may compute with copies that have other names.
+        used = {name for node in self._model.graph.node for name in node.input}
+        yield from unused(file, (tensor.name for tensor in self._model.graph.initializer if tensor.name not in used))
 
     def record(self, images: Array, dtype: str, device: str) -> Recording:  # noqa: ARG002 - the file's dtype
         onnx, onnxruntime = frameworks.require("onnx"), frameworks.require("onnxruntime")

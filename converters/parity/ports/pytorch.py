@@ -9,8 +9,9 @@ from typing import Any
 
 from converters import frameworks, mapping
 from converters.formats import programs
+from converters.formats.huggingface import different_preprocessor
 from converters.formats.models import Variables, pytorch_model, pytorch_variables
-from converters.parity.ports.base import Port, Predictions, Recording, end_point_names
+from converters.parity.ports.base import Port, Predictions, Recording, end_point_names, unused
 from converters.variables import Array
 from converters.weights.source import Source
 
@@ -38,6 +39,9 @@ class PyTorchPort(Port):
     def variables(self) -> Variables:
         return pytorch_variables(self._model)
 
+    def different_settings(self, file: Source) -> Iterator[str]:
+        return different_preprocessor(file.path, file.network)
+
     def record(self, images: Array, dtype: str, device: str) -> Recording:
         # Recording moves a module to the dtype and the device.
         return run_pytorch(copy.deepcopy(self._model), images, dtype, device)
@@ -57,14 +61,20 @@ class ProgramPort(PyTorchPort):
 
     program = True
 
-    def __init__(self, model: Any, predictions: Predictions) -> None:
-        super().__init__(model)
-        self._predictions, self.notes = predictions, predictions.notes
+    def __init__(self, program: Any, names: Mapping[str, str], predictions: Predictions) -> None:
+        super().__init__(_module(program, names))
+        self._program, self._predictions, self.notes = program, predictions, predictions.notes
 
     @classmethod
     def load(cls, file: Source, arguments: Mapping[str, Any]) -> Port:
         program, notes = programs.load_pt2(file.path)
-        return cls(_module(program, end_point_names(file, notes)), Predictions(file, arguments))
+        return cls(program, end_point_names(file, notes), Predictions(file, arguments))
+
+    def different_settings(self, file: Source) -> Iterator[str]:
+        signature = self._program.graph_signature
+        names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        without = {node.name for node in self._program.graph.nodes if node.op == "placeholder" and not node.users}
+        return unused(file, (name for node, name in names.items() if node in without))
 
     def record(self, images: Array, dtype: str, device: str) -> Recording:
         return self._predictions.added(run_pytorch(self._model, images, dtype, device))

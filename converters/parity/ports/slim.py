@@ -22,7 +22,9 @@ class SlimPort(Port):
 
     def __init__(self, file: Source, arguments: Mapping[str, Any]) -> None:
         self._file, self._arguments = file, arguments
-        self._weights, _ = tf_slim.weights(file)
+        self._weights, reader = tf_slim.weights(file)
+        if reader != "tensorflow":
+            raise InputError(f"{file.path}: TensorFlow does not read this checkpoint, so TF-Slim cannot restore it")
 
     @classmethod
     def load(cls, file: Source, arguments: Mapping[str, Any]) -> Port:

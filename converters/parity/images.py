@@ -1,0 +1,124 @@
+"""The input of a comparison: random numbers that show mistakes, or image files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.errors import InputError
+from converters.prediction import preprocessed
+from converters.variables import Array, PathLike
+from slimport.graph import Graph, Node, Sides
+from slimport.map_sides import map_sides
+from slimport.networks import GraphNetwork, Network
+from slimport.preprocessing import PREPROCESSINGS
+
+Bounds = NDArray[np.float64]
+BATCH = 2
+SIZE = (97, 128)
+"""In a network of strides that keep SAME's sides, every map's height is odd and every map's width even."""
+
+
+class Input(NamedTuple):
+    """The input that is asked for.
+
+    size: height and width; None is the network's `default_size`, or the trace's.
+    batch: number of images; None is `BATCH`, or the trace's.
+    seed: of the random numbers; None is 0, or the trace's.
+    files: images that Pillow reads, in place of random numbers.
+    """
+
+    size: tuple[int, int] | None = None
+    batch: int | None = None
+    seed: int | None = None
+    files: tuple[PathLike, ...] = ()
+
+
+class Images(NamedTuple):
+    """An input: float32 [batch, height, width, channels], and the seed, or the names of the files, that it is from."""
+
+    array: Array
+    seed: int | None
+    files: tuple[str, ...] = ()
+
+
+def make_images(network: Network, arguments: Mapping[str, Any], asked: Input) -> Images:
+    """The input of a comparison.
+
+    Args:
+      arguments: of the network, all of them.
+
+    Raises:
+      InputError: a file is no image, or the network takes none, or images and random numbers are asked for.
+    """
+    if asked.files:
+        if (asked.batch, asked.seed) != (None, None):
+            raise InputError("--image: is the whole input; --batch and --seed are for one of random numbers")
+        size = asked.size or (network.image_size if isinstance(network, GraphNetwork) else None)
+        return Images(preprocessed(network, asked.files, size), None, tuple(os.fspath(path) for path in asked.files))
+    size, seed = asked.size or default_size(network, arguments), asked.seed or 0
+    return Images(seeded_images(network, (asked.batch or BATCH, *size), seed), seed)
+
+
+def seeded_images(network: Network, shape: tuple[int, int, int], seed: int) -> Array:
+    """Random images, uniform in the range that the network's preprocessing gives; [-1, 1] where that is not known.
+
+    They are of float32 values, so that a float32 graph and a float64 graph see the same numbers.
+
+    Args:
+      shape: [batch, height, width].
+    """
+    low, high = value_range(network)
+    return np.random.default_rng(seed).uniform(low, high, (*shape, network.in_channels)).astype(np.float32)
+
+
+def value_range(network: Network) -> tuple[Bounds, Bounds]:
+    """The least and the greatest value of each channel that the preprocessing gives."""
+    preprocessing = PREPROCESSINGS[network.preprocessing]
+    if preprocessing.name == "none" or preprocessing.standardizes:
+        # Uniform numbers of variance 1 reach the square root of 3.
+        bound = np.full(network.in_channels, 3**0.5 if preprocessing.standardizes else 1.0)
+        return -bound, bound
+    numbers = preprocessing.numbers(network.in_channels)
+    mean, std = np.array(numbers["mean"]), np.array(numbers["std"])
+    return -mean / std, (1 - mean) / std
+
+
+def default_size(network: Network, arguments: Mapping[str, Any]) -> Sides:
+    """An odd height and an even width where the network takes them, or else the size that it was made for."""
+    side = network.default_image_size
+    if isinstance(network, GraphNetwork) and network.image_size is not None:
+        return network.image_size
+    # Layers without padding, and fully connected ones, take a few sizes only.
+    near = ((side, side - 1), (side, side + 1)) if side % 2 else ((side + 1, side), (side - 1, side))
+    graph, candidates = network.graph(**arguments), (SIZE, *near) if side >= max(SIZE) else near
+    return next((size for size in candidates if _takes(graph, size)), (side, side))
+
+
+def _takes(graph: Graph, size: Sides) -> bool:
+    """Whether every layer of a graph surely takes images of a size."""
+    sides, flat = map_sides(graph, size), set[int]()
+    for index, node in enumerate(graph.nodes):
+        inputs = [sides[number] for number in node.inputs]
+        if node.op in ("squeeze", "flatten") or (node.inputs and flat.issuperset(node.inputs)):
+            flat.add(index)
+            if not _flattens(node, inputs[0], graph):
+                return False
+            continue
+        found = sides[index]
+        joined = node.op != "resize" and len(set(inputs) - {(1, 1)}) > 1
+        if found is None or min(found) < 1 or joined:
+            return False
+    return True
+
+
+def _flattens(node: Node, sides: Sides | None, graph: Graph) -> bool:
+    """Whether a layer behind which there is no map takes one of these sides."""
+    if node.op == "flatten":
+        channels = graph.nodes[node.inputs[0]].channels
+        return sides is not None and sides[0] * sides[1] * channels == node.channels
+    return node.op != "squeeze" or sides == (1, 1)
