@@ -173,9 +173,10 @@ def _are_probabilities(array: Array) -> bool:
 
 
 def _rms_relative(array: Array, reference: Array) -> float:
+    found, wanted = array.astype(np.float64), reference.astype(np.float64)
     # Smaller ones are no normal numbers in float32.
-    kept = np.greater(reference, 1e-30)
-    errors = array[kept].astype(np.float64) / reference[kept] - 1
+    kept = wanted > 1e-30
+    errors = found[kept] / wanted[kept] - 1
     return float(np.sqrt(np.mean(errors**2))) if errors.size else 0.0
 
 
