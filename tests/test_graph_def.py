@@ -208,7 +208,18 @@ unsigned = tf.Module()
 unsigned.one, unsigned.two = tf.function(lambda x: tf.nn.relu(x)), tf.function(lambda x: tf.nn.relu(x) + 1)
 unsigned.one(images), unsigned.two(images)
 tf.saved_model.save(unsigned, {str(tmp_path / "unsigned")!r})
-found = model(images)
+class Called(Model):
+    @tf.function
+    def __call__(self, images, training):
+        net = self.layer(images)
+        return tf.nn.conv2d(net * 2 if training else net, self.b, 2, "VALID")
+    @tf.function
+    def pooled(self, images):
+        return tf.reduce_mean(self.layer(images), [1, 2])
+called = Called()
+found = {{**model(images), "called": called(images, training=False), "pooled": called.pooled(images)}}
+called(images, training=True)
+tf.saved_model.save(called, {str(tmp_path / "called")!r})
 np.savez({str(tmp_path / "truth.npz")!r}, images=images, **{{k: v.numpy() for k, v in found.items()}})
 """
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
@@ -224,8 +235,17 @@ np.savez({str(tmp_path / "truth.npz")!r}, images=images, **{{k: v.numpy() for k,
         assert user_graphs.relative(found[name], truth[name]) < 1e-6
     # A node in a function can be an output, too.
     assert list(read_network(tmp_path / "saved", outputs=["Relu"]).outputs) == ["Relu"]
-    with pytest.raises(InputError, match="a SavedModel without a signature"):
+    with pytest.raises(InputError, match=r"a SavedModel without a signature; choose .* --output: one, two"):
         read_network(tmp_path / "unsigned")
+    # Without a signature, the model is called, in evaluation.
+    for name, arguments in (("called", {}), ("pooled", {"outputs": ["pooled"]})):
+        user = read_network(tmp_path / "called", **arguments)
+        assert any("it has no signature: its function" in note for note in user.notes)
+        with open_checkpoint(tmp_path / "called" / "variables" / "variables") as checkpoint:
+            weights = {name: checkpoint[name] for name in checkpoint if "VARIABLE_VALUE" in name}
+            model = user_graphs.port(user, weights, "float32")
+        (value,) = user_graphs.outputs_of(model, user, dict.fromkeys(user.inputs, truth["images"])).values()
+        assert user_graphs.relative(value, truth[name]) < 1e-6
 
 
 # Ends.
