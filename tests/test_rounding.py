@@ -20,6 +20,7 @@ from converters.checkpoint import write_checkpoint
 from converters.cli import cli
 from converters.parity import tf_slim
 from converters.parity.compare import compare, rel_l2, rounding_of
+from converters.parity.images import seeded_images
 from converters.weights.source import open_source
 
 frameworks.require("slimport.nets")
@@ -118,7 +119,7 @@ def test_verify_holds_the_port_to_the_rounded_weights_and_says_what_rounding_cos
 
     rounded = {name: rounded_by_tensorflow(array, dtype) for name, array in weights.items()}
     with open_source(tmp_path / "c") as source:
-        images = np.random.default_rng(0).uniform(-1, 1, (1, *SIZE, 3)).astype(np.float32)
+        images = seeded_images(SMALL, (2, *SIZE), 0)
         exact, moved = (tf_slim.record(SMALL, source.scope, w, images, "float64") for w in (weights, rounded))
     costs = {name: rel_l2(moved[name], exact[name]) for name in exact}
     assert report.rounded.end_points == pytest.approx(costs, rel=1e-6)

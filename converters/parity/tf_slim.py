@@ -7,14 +7,16 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from converters import frameworks
-from converters.checkpoint import Checkpoint
 from converters.variables import Array
 from converters.weights.source import Source
 from slimport.graph import scoped
 from slimport.networks import Network
+
+if TYPE_CHECKING:
+    from converters.checkpoint import Checkpoint
 
 T = TypeVar("T", bound="SlimGraph")
 

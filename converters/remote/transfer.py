@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from converters.errors import InputError
-from converters.remote.beginnings import ENOUGH, refusal
 from converters.remote.cache import beside, discard, read_json, write_json
 from converters.remote.server import CutError, NoRangesError, Server, UnreachableError
 from converters.remote.urls import file_name, public
@@ -112,6 +111,9 @@ def _plausible(url: str, name: str, part: Path, blocks: Iterator[bytes]) -> Iter
     Raises:
       InputError: it does not. Its length is not known, so that it may have no end.
     """
+    # With the readers of checkpoints, which `import converters` can do without.
+    from converters.remote.beginnings import ENOUGH, refusal
+
     begins = b""
     for data in blocks:
         begins += data

@@ -56,7 +56,13 @@ def public(url: str) -> str:
 
 def public_text(text: str) -> str:
     """A text with every URL in it as `public` has it."""
-    return _IN_TEXT.sub(lambda found: public(found[0]), text)
+
+    def shown(found: re.Match[str]) -> str:
+        # The colon of a sentence, as in `URL: no such file`.
+        url = found[0].rstrip(":")
+        return public(url) + found[0][len(url) :]
+
+    return _IN_TEXT.sub(shown, text)
 
 
 def public_command(arguments: Iterable[str]) -> str:
