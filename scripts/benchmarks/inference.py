@@ -1,10 +1,10 @@
 """Measures inference of the TF-Slim graph and of what replaces it, and prints a Markdown table.
 
-    python -m scripts.benchmarks.inference [--depth 50] [--batches 1 8] [--runs 15] [--only NAME ...]
+    python -m scripts.benchmarks.inference [--network NAME] [--batches 1 8] [--runs 15] [--only NAME ...]
 
 Each form runs in a process of its own, one after the other, in turns, so that each has the cores to itself and a busy
 moment of the machine does not decide. Seconds are medians. The outputs of each form are compared with the TF-Slim
-graph's in the same run. Weights and images are random; images are 224x224.
+graph's in the same run. Weights and images are random; images have the size that the network was made for.
 """
 
 from __future__ import annotations
@@ -40,10 +40,9 @@ LIMIT = 1e-4
 
 def tf_slim(network: networks.Network, weights: dict[str, Any], images: Any) -> Run:
     """The TF-Slim graph in float32, with TensorFlow's fused BatchNorm."""
-    del images
     from converters.parity.tf_slim import SlimGraph
 
-    graph = SlimGraph(network, network.name, weights, "float32")
+    graph = SlimGraph(network, network.name, weights, "float32", size=images.shape[1:3])
     output = network.end_points(network.name)[-2]
     return lambda batch: graph.run(batch, [output])[output]
 
@@ -232,10 +231,12 @@ def machine() -> str:
     return f"{cpu}, {os.cpu_count()} cores; {versions}"
 
 
-def main(arguments: Sequence[str] | None = None, network: networks.Network | None = None, size: int = 224) -> int:
+def main(
+    arguments: Sequence[str] | None = None, network: networks.Network | None = None, size: int | None = None
+) -> int:
     """The command line; 1 if an output differs. `network` and `size` are for a quick look at whether all of it runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--depth", type=int, default=50, choices=(50, 101, 152, 200))
+    parser.add_argument("--network", default="resnet_v2_50", choices=list(networks.NETWORKS), metavar="NAME")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--only", nargs="+", choices=list(FORMS), metavar="NAME", help=f"of: {'; '.join(FORMS)}")
@@ -246,7 +247,8 @@ def main(arguments: Sequence[str] | None = None, network: networks.Network | Non
         work(job["name"], networks.from_json(job["network"]), job["shape"])
         return 0
     if network is None:
-        network = networks.NETWORKS[f"resnet_v2_{given.depth}"]
+        network = networks.NETWORKS[given.network].without_auxiliary()
+    size = size or network.default_image_size
     names = [name for name in FORMS if name == REFERENCE or not given.only or name in given.only]
     print(f"{network.name} at {size}x{size}, {given.runs} runs in turns; {machine()}\n")
     print("| form | batch | median ms | fastest ms | times as fast as the TF-Slim graph | rel_l2 of its output |")
