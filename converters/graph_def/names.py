@@ -55,7 +55,7 @@ class Scopes:
             return (node_scope(scope) or scope) if leaf.startswith("ReadVariableOp") else scope
         if (found := node_scope(kernel.node)) and (not scope or found != scope):
             return found
-        leaf = _KERNEL_WORD.sub("", leaf)
+        leaf = leaf if _NAMELESS.fullmatch(leaf) else _KERNEL_WORD.sub("", leaf)
         if leaf and not _NAMELESS.fullmatch(leaf):
             return f"{scope}/{leaf}" if scope else leaf
         kind = _KINDS[kernel.op]

@@ -62,11 +62,12 @@ class Recognition:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     settled: bool = True
     assumptions: tuple[str, ...] = ()
+    origins: Mapping[str, Source] = field(default_factory=dict, repr=False)
 
     @property
     def sources(self) -> Mapping[str, Source]:
         """The origin of each variable in the user's graph, where the network is that of one; else none."""
-        return self.graph.sources if self.graph is not None and isinstance(self.network, GraphNetwork) else {}
+        return self.graph.sources if self.graph is not None and isinstance(self.network, GraphNetwork) else self.origins
 
     def full_name(self, name: str) -> str:
         """The name in the file of a variable of the network."""

@@ -29,10 +29,11 @@ from converters.weights.user_graph import (
     graph_of,
     is_graph,
     open_alone,
+    recognised_by_description,
     recognised_by_graph,
 )
 from slimport.graph import Shape, scoped
-from slimport.networks import Network
+from slimport.networks import GraphNetwork, Network
 
 if TYPE_CHECKING:
     from converters.checkpoint import Checkpoint
@@ -216,7 +217,10 @@ def networks_in(file: OpenFile, graph: FoundGraph, names: Mapping[str, str], sel
     shapes = shapes_of(file, names)
     network = None if selection.exclude_scopes else file.network
     under = file.description.get("scope", "") if file.checkpoint is not None else ""
-    found = networks(shapes) if network is None else [compared(network, shapes, under)]
+    if file.checkpoint is not None and isinstance(network, GraphNetwork):
+        found = [recognised_by_description(network, under, shapes)]
+    else:
+        found = networks(shapes) if network is None else [compared(network, shapes, under)]
     if file.checkpoint is None:
         # A converted file has all variables: here a missing one was lost.
         found = [replace(one, missing=(*one.missing, *one.filled), filled={}) for one in found]

@@ -14,7 +14,8 @@ from converters.formats import OpenFile
 from converters.variables import Array, PathLike, Variable
 from converters.weights import training_state
 from converters.weights.recognize import Recognition
-from slimport.graph import Shape
+from slimport.graph import Shape, Source, scoped
+from slimport.networks import GraphNetwork
 
 if TYPE_CHECKING:
     from converters.graph_def import UserGraph
@@ -153,18 +154,38 @@ def recognised_by_graph(
             if not like.differences:
                 return replace(found, graph=user, settled=True, arguments=like.arguments)
             notes.insert(0, f"{like}: as {user.file.path.name} says")
-    expected = {source.name: source.shape or user.graph.variables[name] for name, source in user.sources.items()}
-    stored = {name: shape for name, shape in expected.items() if name not in user.constants or name in names}
-    beside = [name for name in shapes if name not in expected]
+    stored = {name: source for name, source in user.sources.items() if source.name not in user.constants}
+    stored |= {name: source for name, source in user.sources.items() if source.name in names}
+    by_graph = _recognised(user.network, user.scope, user.sources, stored, shapes)
+    return replace(by_graph, graph=user, assumptions=tuple(notes))
+
+
+def recognised_by_description(network: GraphNetwork, scope: str, shapes: Mapping[str, Shape]) -> Recognition:
+    """The network that a checkpoint describes, whose variables have the names of the graph that it came from."""
+    sources = {
+        name: source._replace(name=scoped(scope, source.name)) for name, source in network.recorded.sources.items()
+    }
+    return replace(_recognised(network, scope, sources, sources, shapes), origins=sources)
+
+
+def _recognised(
+    network: GraphNetwork,
+    scope: str,
+    sources: Mapping[str, Source],
+    stored: Mapping[str, Source],
+    shapes: Mapping[str, Shape],
+) -> Recognition:
+    """A graph's network among variables, of which it needs those that are `stored`."""
+    variables = network.recorded.variables
+    expected = {source.name: source.shape or variables[name] for name, source in stored.items()}
+    own = {source.name for source in sources.values()}
     return Recognition(
-        user.network,
-        user.scope,
-        missing=tuple(name for name in stored if name not in shapes),
-        mismatched={name: shape for name, shape in stored.items() if shapes.get(name, shape) != shape},
-        extras=training_state.grouped(shapes, beside, []),
-        graph=user,
+        network,
+        scope,
+        missing=tuple(name for name in expected if name not in shapes),
+        mismatched={name: shape for name, shape in expected.items() if shapes.get(name, shape) != shape},
+        extras=training_state.grouped(shapes, [name for name in shapes if name not in own], []),
         settled=True,
-        assumptions=tuple(notes),
     )
 
 
