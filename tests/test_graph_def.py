@@ -268,6 +268,70 @@ def test_of_two_networks_that_share_everything_but_their_input_the_first_is_take
     assert (list(user.inputs), list(user.outputs)) == (["net/left"], ["net/BiasAdd"])
 
 
+FUSIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "add": lambda left, right: tf.add(left, right, name="fused"),
+    "subtract": lambda left, right: tf.subtract(left, right, name="fused"),
+    "concat": lambda left, right: tf.concat([left, right], 1, name="fused"),
+    "softmax of a sum": lambda left, right: tf.nn.softmax((left + right) * 0.5, name="fused"),
+}
+
+
+def _towers() -> list[Tensor]:
+    """Two networks with variables and inputs of their own, the logits of each."""
+    nets = []
+    for name, channels in (("left", 3), ("right", 1)):
+        images = tf.placeholder(tf.float32, (None, 9, 9, channels), f"{name}_images")
+        net = tf.reduce_mean(slim.conv2d(images, 4, 3, scope=f"{name}/conv1"), [1, 2])
+        nets.append(slim.fully_connected(net, 5, activation_fn=None, scope=f"{name}/logits"))
+    return nets
+
+
+@pytest.mark.parametrize("form", ["meta", "frozen"])
+@pytest.mark.parametrize("name", FUSIONS)
+def test_two_inputs_that_meet_behind_the_last_layers_are_one_network(name: str, form: str, tmp_path: Path) -> None:
+    user = assert_equal(write(lambda: {"net": FUSIONS[name](*_towers())}, tmp_path, form), (2,), keras=form == "meta")
+    assert (list(user.inputs), list(user.outputs)) == (["left_images", "right_images"], ["fused"])
+
+
+def test_a_softmax_of_two_networks_is_one_network_in_a_training_graph_too(tmp_path: Path) -> None:
+    def build() -> dict[str, Tensor]:
+        logits = tf.add(*_towers())
+        tf.losses.softmax_cross_entropy(tf.placeholder(tf.float32, (None, 5), "labels"), logits)
+        return {"net": tf.nn.softmax(logits, name="fused")}
+
+    user = read_network(write(build, tmp_path).path)
+    assert (len(user.inputs), list(user.outputs)) == (2, ["fused"])
+
+
+def _distilled(left: Tensor, right: Tensor) -> Tensor:
+    return tf.reduce_mean(tf.square(left - right))
+
+
+def _adversaries(left: Tensor, right: Tensor) -> Tensor:
+    return tf.reduce_mean(tf.nn.softplus(left)) + tf.reduce_mean(tf.nn.softplus(-right))
+
+
+def _contrasted(left: Tensor, right: Tensor) -> Tensor:
+    same = tf.placeholder(tf.float32, (None,), "same")
+    return tf.reduce_mean(same * tf.reduce_sum(tf.square(left - right), 1))
+
+
+@pytest.mark.parametrize("loss", [_distilled, _adversaries, _contrasted])
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_loss_joins_no_networks(trained: bool, loss: Callable[[Tensor, Tensor], Tensor], tmp_path: Path) -> None:
+    def build() -> dict[str, Tensor]:
+        towers = _towers()
+        value = loss(*towers)
+        if trained:
+            tf.train.GradientDescentOptimizer(0.1).minimize(value)
+        return {"net": towers[0]}
+
+    user = read_network(write(build, tmp_path).path)
+    assert list(user.inputs) == ["left_images"]
+    assert len(user.outputs) == 1
+    assert "another network ends at right/logits/MatMul" in " ".join(user.notes)
+
+
 def test_a_training_graph_ends_before_its_loss(tmp_path: Path) -> None:
     def build() -> dict[str, Tensor]:
         images = tf.placeholder(tf.float32, (None, 9, 9, 3), "images")

@@ -116,12 +116,15 @@ class BundleCheckpoint(Checkpoint):
 
     format = "v2"
 
-    def __init__(self, prefix: Path, label: Callable[[Path], str]) -> None:
+    def __init__(
+        self, prefix: Path, label: Callable[[Path], str], check: Callable[[int], None] = lambda _: None
+    ) -> None:
         index = RawFile(index_path(prefix), label(index_path(prefix)))
         table = Table(index)
         values = dict(table)
         self._label = index.label
         shards = _shard_count(index.label, values.pop(b"", None))
+        check(len(values))
         self._entries = {key: _entry(index.label, key, value, shards) for key, value in values.items()}
         self._shards: dict[int, RawFile] = {}
         for shard in sorted({entry.shard for entry in self._entries.values() if not entry.slices}):

@@ -36,11 +36,26 @@ from slimport.graph import Shape
 _MEMBER, _DATASET = "slimport.json", "slimport"
 _WEIGHTS = "model.weights.h5"
 _WALK = """
-import sys, h5py
-with h5py.File(sys.argv[1], "r") as file:
-    file.visititems(lambda name, found: (dict(found.attrs), getattr(found, "shape", 0)) and None)
+import os, sys, zipfile, h5py
+try:
+    import resource
+    with open("/proc/self/statm") as file:
+        most = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE") + int(sys.argv[2])
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+except (ImportError, OSError, ValueError):
+    pass
+def visit(name, found):
+    dict(found.attrs)
+    # Texts, which the library keeps in heaps of whatever size the file says.
+    if isinstance(found, h5py.Dataset) and found.shape == () and found.dtype.kind == "O":
+        found[()]
+path, _, *member = sys.argv[1:]
+with h5py.File(zipfile.ZipFile(path).open(*member) if member else path, "r") as file:
+    file.visititems(visit)
 """
-_PROBE_S = 10
+_PROBE_S, _PROBE_BYTES = 10, 256 << 20
+# Keras does not compress, and weights hardly can be.
+_RATIO, _UNPACKED = 50, 64 << 20
 
 
 @contextmanager
@@ -62,22 +77,22 @@ def open_file(path: Path, step: int | None = None) -> Iterator[OpenFile]:  # noq
         if _MEMBER in archive.namelist():
             described |= read_description(path, zipped.text(archive, _MEMBER))
         zipped.check(archive, _WEIGHTS)
+        _probe(path, _WEIGHTS)
         with archive.open(_WEIGHTS) as weights, h5py.File(weights, "r") as file:
             yield _opened(path, "keras", file, described)
 
 
-def _probe(path: Path) -> None:
-    """Walks through an HDF5 file in another process. In some damaged files the library crashes, or never ends.
+def _probe(path: Path, *member: str) -> None:
+    """Walks through an HDF5 file, or one in an archive, in another process, whose time and memory are limited.
 
-    A `.keras` file needs none: the checksum of its archive tells the damage.
+    In some damaged files the library crashes, never ends, or allocates whatever they claim.
 
     Raises:
       InputError: it crashed, took too long, or could not read the file.
     """
+    command = [sys.executable, "-c", _WALK, str(path.absolute()), str(_PROBE_BYTES), *member]
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", _WALK, path.absolute()], capture_output=True, timeout=_PROBE_S, check=False
-        )
+        done = subprocess.run(command, capture_output=True, timeout=_PROBE_S, check=False)
     except subprocess.TimeoutExpired as error:
         raise InputError(f"{path}: not a Keras 3 file, or damaged: a walk through it does not end") from error
     if done.returncode:
@@ -179,6 +194,9 @@ def _dataset(path: Path, parent: Any, name: str) -> Any:
     found = parent[name] if isinstance(parent.get(name, getlink=True), h5py.HardLink) else None
     if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual or found.shape is None:
         raise InputError(f"{path}: {name} in it is not an array in this file, as Keras writes; refused")
+    chunk = math.prod(found.chunks or ()) * found.dtype.itemsize
+    if found.chunks is not None and max(chunk, found.nbytes) > max(_UNPACKED, _RATIO * found.id.get_storage_size()):
+        raise InputError(f"{path}: {name} would be more than {_RATIO} times its size once unpacked; refused")
     # What is claimed and not there would be filled with zeros. Texts are stored apart.
     stored = found.id.get_storage_size()
     if found.dtype.kind != "O" and (stored < found.nbytes if found.chunks is None else found.nbytes and not stored):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,9 @@ def open_file(path: Path, step: int | None = None) -> Iterator[OpenFile]:
     # Here, so that converted files are read where what reads checkpoints (crc32c) is not installed.
     from converters.checkpoint import open_checkpoint
 
-    with open_checkpoint(path, step) as checkpoint:
-        check_count(path, len(checkpoint))
+    check = partial(check_count, path)
+    with open_checkpoint(path, step, check=check) as checkpoint:
+        check(len(checkpoint))
         description = _description(path, checkpoint)
         variables = {
             name: checkpoint.variables[key]

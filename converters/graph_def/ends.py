@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -40,6 +40,8 @@ _AFFINE = ("Add", "AddV2", "Mul", "Sub")
 _BATCH_NORM = "FusedBatchNorm"
 _SUMS = ("Add", "AddV2", "AddN")
 _ACTIVATIONS = ("Relu", "Relu6", "Elu", "Selu", "LeakyRelu")
+_REDUCTIONS = ("Mean", "Sum", "Max", "Min")
+_MEETING = (*_SUMS, "Sub", "Mul", "RealDiv", "Maximum", "Minimum", "SquaredDifference", "ConcatV2", "Concat", "Pack")
 _SOFTMAXES = ("Softmax", "LogSoftmax")
 _ROUND = ("NextIteration", "RefNextIteration")
 
@@ -93,8 +95,9 @@ def find(file: GraphFile) -> Ends:
         # What is outside the functions of a SavedModel saves and restores it.
         return Ends(() if file.kind == "saved_model" else tuple(_sinks(order.steps)))
     ends, notes = _one_of_each(ends, facts)
-    ends, more = _one_network(ends, facts)
-    followed = set(_followed(ends, order, facts))
+    meetings = _meetings(ends, order, facts)
+    ends, more = _one_network(ends, meetings, facts)
+    followed = set(_followed(ends, order, facts, meetings))
     return Ends(tuple(name for name in nodes if name in followed), (*notes, *more))
 
 
@@ -216,11 +219,52 @@ def _one_of_each(ends: list[str], facts: _Facts) -> tuple[list[str], list[str]]:
     return [name for name in ends if best[facts.kernels[name]] == name], notes
 
 
-def _one_network(ends: list[str], facts: _Facts) -> tuple[list[str], list[str]]:
-    """Of networks that have no input in common, the one with most layers."""
+def _meetings(ends: Sequence[str], order: _Order, facts: _Facts) -> dict[str, int]:
+    """The nodes in which networks of different inputs meet behind their last layers, with the inputs of both.
+
+    A loss joins none: what reduces the batch, or takes labels, is neither before nor behind such a node; except that a
+    softmax or an activation may come next.
+    """
+    sources = 0
+    for name in ends:
+        sources |= facts.sources[name] & facts.data
+    if len({facts.sources[name] & facts.data for name in ends}) < 2:
+        return {}
+    behind = _behind(ends, order)
+    losses = {step.node.name for step in behind if _is_loss(step.node, sources, order, facts)}
+    spoiled: set[str] = set()
+    for node, taken in behind:
+        if node.name in losses or any(name in spoiled for name in taken):
+            spoiled.add(node.name)
+    leading = set(losses)
+    for node, _ in reversed(behind):
+        if any(step.node.name in leading for step in order.users.get(node.name, ())):
+            leading.add(node.name)
+    found: dict[str, int] = {}
+    of_network = {step.node.name for step in behind}
+    for node, taken in behind:
+        met = {facts.sources[name] & facts.data for name in taken if name in of_network}
+        follows = {step.node.op for step in order.users.get(node.name, ())}
+        clean = node.name not in leading or follows & {*_SOFTMAXES, *_ACTIVATIONS, "Sigmoid", "Tanh"}
+        if len(met) > 1 and node.op in _MEETING and node.name not in spoiled and clean:
+            found[node.name] = facts.sources[node.name] & facts.data
+    return found
+
+
+def _is_loss(node: NodeDef, sources: int, order: _Order, facts: _Facts) -> bool:
+    """Whether a node takes other data than the networks do, or reduces the batch."""
+    reduces = node.op in _REDUCTIONS and not _keeps_batch(node, order)
+    foreign = bool(facts.sources[node.name] & facts.data & ~sources)
+    return reduces or foreign or node.op == "L2Loss" or "CrossEntropy" in node.op
+
+
+def _one_network(ends: list[str], meetings: Mapping[str, int], facts: _Facts) -> tuple[list[str], list[str]]:
+    """Of networks that have no input in common and do not meet, the one with most layers."""
     groups: list[tuple[int, list[str]]] = []
     for name in ends:
         sources = facts.sources[name] & facts.data
+        for met in meetings.values():
+            sources |= met if met & sources else 0
         together = [group for group in groups if group[0] & sources]
         groups = [group for group in groups if not group[0] & sources]
         members = [member for group in together for member in group[1]]
@@ -240,7 +284,7 @@ def _one_network(ends: list[str], facts: _Facts) -> tuple[list[str], list[str]]:
     return [name for name in ends if name in chosen[1]], notes
 
 
-def _followed(ends: Sequence[str], order: _Order, facts: _Facts) -> list[str]:
+def _followed(ends: Sequence[str], order: _Order, facts: _Facts, meetings: Collection[str]) -> list[str]:
     """The last tensors of a network: its last layers, or what follows them."""
     covered = 0
     for name in ends:
@@ -264,6 +308,7 @@ def _followed(ends: Sequence[str], order: _Order, facts: _Facts) -> list[str]:
             continue
         belongs = node.op in _OF_LAYERS or (node.op in _AFFINE and _with_variable(taken, facts))
         belongs |= _ends_residual_unit(node, taken, order, facts)
+        belongs |= node.name in meetings
         belongs |= node.op == "Mul" and any(name in roots for name in taken)
         if node.op == "Reshape":
             belongs = node.name in before_softmax or from_region[0] in reshaped or _before_bias(node, order, facts)
@@ -313,7 +358,7 @@ def _behind(ends: Sequence[str], order: _Order) -> list[_Step]:
 
 def _keeps_batch(node: NodeDef, order: _Order) -> bool:
     """Whether a node reduces axes, and the batch is none of them: what reduces it is a loss."""
-    if node.op not in ("Mean", "Sum", "Max", "Min"):
+    if node.op not in _REDUCTIONS:
         return False
     name = node.data_inputs[1].partition(":")[0]
     axes = next(

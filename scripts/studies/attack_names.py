@@ -18,10 +18,12 @@ import tarfile
 import tempfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import h5py
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -153,6 +155,38 @@ def _memo(folder: Path) -> Path:
     return folder / "m.pth"
 
 
+def _heap(name: str) -> Callable[[Path], Path]:
+    """An HDF5 file whose heap of texts would have 2.5 GB."""
+
+    def make(folder: Path) -> Path:
+        content = io.BytesIO()
+        with h5py.File(content, "w") as file:
+            file["slimport"] = "{}"
+            file.create_group("layers/conv/vars").attrs["name"] = "conv1"
+        place = content.getvalue().index(b"GCOL") + 8
+        content.seek(place)
+        content.write(struct.pack("<Q", 5 << 29))
+        if name.endswith(".h5"):
+            (folder / name).write_bytes(content.getvalue())
+            return folder / name
+        with zipfile.ZipFile(folder / name, "w") as archive:
+            archive.writestr("config.json", '{"config": {"name": "net"}}')
+            archive.writestr("model.weights.h5", content.getvalue())
+        return folder / name
+
+    return make
+
+
+def _chunk(folder: Path) -> Path:
+    """An HDF5 file with a compressed array that would have 2.5 GB."""
+    with h5py.File(folder / "m.weights.h5", "w") as file:
+        group = file.create_group("layers/conv/vars")
+        group.attrs["name"] = "conv1"
+        array = group.create_dataset("0", (5 << 27,), "f4", chunks=(5 << 27,), compression="gzip")
+        array.id.write_direct_chunk((0,), zlib.compress(bytes(1000)))
+    return folder / "m.weights.h5"
+
+
 _UNIT = "resnet_v2/block1/unit_{}/bottleneck_v2/conv1/weights"
 SMALL_FILES: Mapping[str, Callable[[Path], Path]] = {
     "nothing of the kind": _with("other"),
@@ -168,6 +202,9 @@ SMALL_FILES: Mapping[str, Callable[[Path], Path]] = {
     ".safetensors with 100,000 tensors": _tensors(100_000),
     "V2 with 100,000 variables": _variables,
     ".keras with a configuration of 600 MB": _configuration,
+    "a .weights.h5 with a heap of 2.5 GB": _heap("m.weights.h5"),
+    "a .weights.h5 with an array of 2.5 GB, compressed": _chunk,
+    "a .keras with a heap of 2.5 GB": _heap("m.keras"),
     "1 GiB of zeros in a .tar.gz": _archive(1 << 30),
     "a description of 300,000,000 cells": _description,
     "a pickle with a memo of 2,000,000,000": _memo,
