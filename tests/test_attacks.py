@@ -101,7 +101,10 @@ def test_two_conversions_to_one_prefix_do_not_mix(tmp_path: Path) -> None:
     assert not attack_signals.at_once(tmp_path, rounds=6).broken
 
 
-@pytest.mark.parametrize("name", ["a.ckpt.data-00000-of-00001", "a.ckpt.index", "v1", "m.safetensors", "m.pth"])
+@pytest.mark.parametrize(
+    "name",
+    ["a.ckpt.data-00000-of-00001", "a.ckpt.index", "v1", "m.safetensors", "m.pth", "m.keras", "m.weights.h5"],
+)
 def test_a_source_that_changes_meanwhile_is_an_error(name: str, checkpoint: Path, tmp_path: Path) -> None:
     source = checkpoint if name.startswith("a.ckpt") else tmp_path / name
     if name == "v1":
@@ -120,7 +123,7 @@ def test_a_source_that_changes_meanwhile_is_an_error(name: str, checkpoint: Path
             stream = opened.stream()
             next(stream)
             change()
-            with pytest.raises(InputError, match=r"changed while it was read|become shorter|damaged") as raised:
+            with pytest.raises(InputError, match=r"changed while|become shorter|damaged|cannot be read") as raised:
                 list(stream)
         assert "\n" not in str(raised.value)
         changed.write_bytes(content)
@@ -371,7 +374,7 @@ def test_foreign_text_reaches_no_terminal_raw(slimport: Slimport, tmp_path: Path
 def test_small_files_cost_little(name: str, tmp_path: Path) -> None:
     found = attack_names.measured(attack_names.SMALL_FILES[name](tmp_path))
     # On a machine that is busy with other tests; the study has the seconds of an idle one.
-    assert found.seconds < 15, found
+    assert found.processor < 6, found
     assert found.mebibytes < 400, found
     assert "bug" not in found.message
 
@@ -507,14 +510,19 @@ def test_a_shard_that_is_something_else_is_said(content: bytes, message: str, ch
         convert(checkpoint, tmp_path / "m.pth")
 
 
-@pytest.mark.parametrize("mode", ["w:gz", "w:xz", "w:bz2"])
+@pytest.mark.parametrize("mode", ["w:gz", "w:xz", "w:bz2", "zip"])
 def test_archives_of_every_compression_are_opened(mode: str, checkpoint: Path, tmp_path: Path) -> None:
     import tarfile
 
-    with tarfile.open(tmp_path / "a.tar", mode) as tar:  # type: ignore[call-overload]
-        for path in tmp_path.glob("a.ckpt.*"):
-            tar.add(path, path.name)
-    with open_checkpoint(tmp_path / "a.tar") as opened, open_checkpoint(checkpoint) as there:
+    archive = tmp_path / "a.archive"
+    files = {f"run/{path.name}": path for path in tmp_path.glob("a.ckpt.*")}
+    if mode == "zip":
+        archive.write_bytes(zip_of({name: path.read_bytes() for name, path in files.items()}))
+    else:
+        with tarfile.open(archive, mode) as tar:  # type: ignore[call-overload]
+            for name, path in files.items():
+                tar.add(path, name)
+    with open_checkpoint(archive) as opened, open_checkpoint(checkpoint) as there:
         assert {name: a.tobytes() for name, a in opened.items()} == {name: a.tobytes() for name, a in there.items()}
 
 
