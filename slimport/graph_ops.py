@@ -23,7 +23,7 @@ FUNCTIONS: dict[str, int] = {
     **dict.fromkeys(("add", "subtract", "multiply", "divide", "maximum", "minimum", "power", "squared_difference"), 2),
     **dict.fromkeys(("floor_divide", "floor_mod", "divide_no_nan"), 2),
     **dict.fromkeys(("abs", "negative", "exp", "log", "log1p", "sqrt", "rsqrt", "square", "floor", "ceil", "round"), 1),
-    **dict.fromkeys(("sign", "reciprocal", "sin", "cos", "erf"), 1),
+    **dict.fromkeys(("sign", "reciprocal", "sin", "cos", "atan", "erf"), 1),
     **dict.fromkeys(("greater", "greater_equal", "less", "less_equal", "equal", "not_equal"), 2),
     **dict.fromkeys(("logical_and", "logical_or"), 2),
     "logical_not": 1,

@@ -346,6 +346,28 @@ def test_a_training_graph_ends_before_its_loss(tmp_path: Path) -> None:
     assert list(read_network(write(build, tmp_path).path).outputs) == ["decoder/Sigmoid"]
 
 
+@pytest.mark.parametrize(
+    ("last", "name"),
+    [
+        (lambda net: tf.multiply(tf.atan(net), 2, name="angle"), "angle"),
+        (lambda net: 127.5 * tf.tanh(net) + 1.0, "add"),
+    ],
+)
+def test_an_output_in_another_range_is_the_networks_before_a_loss_too(
+    last: Callable[[Tensor], Tensor], name: str, tmp_path: Path
+) -> None:
+    """As of networks that steer cars, and that draw images."""
+
+    def build() -> dict[str, Tensor]:
+        images = tf.placeholder(tf.float32, (None, 9, 9, 3), "images")
+        net = last(slim.conv2d(images, 4, 3, activation_fn=None, scope="conv1"))
+        labels = tf.placeholder(tf.float32, (None, 9, 9, 4), "labels")
+        tf.train.AdamOptimizer(0.1).minimize(tf.reduce_mean(tf.square(labels - net)))
+        return {"net": net}
+
+    assert list(assert_equal(write(build, tmp_path), (2,)).outputs) == [name]
+
+
 def test_of_two_copies_with_the_same_variables_one_is_taken_and_it_is_told(tmp_path: Path) -> None:
     def build() -> dict[str, Tensor]:
         net = {}

@@ -74,6 +74,14 @@ truth = {"plain/" + name: value.numpy() for name, value in plain(images).items()
 two.encode(images), two.double(images)
 tf.saved_model.save(two, "two")
 truth["two"] = two.double(images).numpy()
+hub = tf.Module()
+hub.w = tf.Variable(numbers(3, 3, 3, 4))
+reflected = lambda net: tf.pad(net, [[0, 0], [1, 1], [1, 1], [0, 0]], "REFLECT")
+wrapped = tf.compat.v1.wrap_function(
+    lambda images: tf.nn.conv2d(reflected(images), hub.w, 1, "VALID"), [tf.TensorSpec(None, tf.float32)])
+hub.f = wrapped.prune(wrapped.inputs[:1], wrapped.outputs[0])
+tf.saved_model.save(hub, "hub1")
+truth["hub1"] = hub.f(tf.constant(images)).numpy()
 one = tf.Module()
 one.never, one.w = tf.function(lambda net: net), tf.Variable(1.0)
 tf.saved_model.save(one, "never")
@@ -144,6 +152,13 @@ def test_of_several_functions_none_is_guessed_and_an_output_chooses(saved: Path)
         read_network(saved / "two")
     model = load_pytorch(saved / "two", graph=GraphOptions(outputs=("double",)))
     assert error(saved, outputs(saved, model), "two") < 1e-6
+
+
+def test_a_function_of_tensorflow_1_has_the_channels_of_its_first_kernel(saved: Path) -> None:
+    """As modules of TF Hub have them: without a signature of its own, and behind a pad."""
+    user = read_network(saved / "hub1")
+    assert user.graph.nodes[0].attributes["shape"] == (None, None, None, 3)
+    assert error(saved, outputs(saved, load_pytorch(saved / "hub1")), "hub1") < 1e-6
 
 
 def test_functions_that_were_never_called_are_said(saved: Path) -> None:

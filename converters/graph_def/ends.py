@@ -21,8 +21,8 @@ _SUMMARY = re.compile(r".*Summary(V2)?|Assign.*|Assert|NoOp|Print|Save.*")
 # What belongs to a layer wherever it stands.
 _OF_LAYERS = (
     "BiasAdd", "BiasAddV1", "FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "Relu", "Relu6", "Elu", "Selu",
-    "LeakyRelu", "Softplus", "Softsign", "Sigmoid", "Tanh", "Softmax", "LogSoftmax", "Squeeze", "Identity", "Switch",
-    "Merge", "BatchToSpaceND", "FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxArgs",
+    "LeakyRelu", "Softplus", "Softsign", "Sigmoid", "Tanh", "Atan", "Softmax", "LogSoftmax", "Squeeze", "Identity",
+    "Switch", "Merge", "BatchToSpaceND", "FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxArgs",
     "FakeQuantWithMinMaxVarsPerChannel", "BatchNormWithGlobalNormalization",
 )  # fmt: skip
 # What may belong to a network, where nothing but the network's own input goes into what comes behind it.
@@ -42,6 +42,8 @@ _SUMS = ("Add", "AddV2", "AddN")
 _ACTIVATIONS = ("Relu", "Relu6", "Elu", "Selu", "LeakyRelu")
 _REDUCTIONS = ("Mean", "Sum", "Max", "Min")
 _MEETING = (*_SUMS, "Sub", "Mul", "RealDiv", "Maximum", "Minimum", "SquaredDifference", "ConcatV2", "Concat", "Pack")
+_BOUNDED = ("Tanh", "Atan", "Sigmoid")
+_SCALES = ("Mul", "Add", "AddV2", "Sub", "RealDiv", "Div")
 _SOFTMAXES = ("Softmax", "LogSoftmax")
 _ROUND = ("NextIteration", "RefNextIteration")
 
@@ -299,6 +301,7 @@ def _followed(ends: Sequence[str], order: _Order, facts: _Facts, meetings: Colle
     reshapes = {step.node.name for step in behind if step.node.op == "Reshape"}
     region = dict.fromkeys(ends)
     reshaped: set[str] = set()
+    scaled = {step.node.name for step in behind if step.node.op in _BOUNDED}
     for node, taken in behind:
         from_region = [name for name in taken if name in region]
         if not from_region or node.name in region or node.name in updates:
@@ -308,13 +311,15 @@ def _followed(ends: Sequence[str], order: _Order, facts: _Facts, meetings: Colle
             continue
         belongs = node.op in _OF_LAYERS or (node.op in _AFFINE and _with_variable(taken, facts))
         belongs |= _ends_residual_unit(node, taken, order, facts)
-        belongs |= node.name in meetings
+        belongs |= node.name in meetings or (node.name in losses and _rescales(node, from_region[0], scaled, facts))
         belongs |= node.op == "Mul" and any(name in roots for name in taken)
         if node.op == "Reshape":
             belongs = node.name in before_softmax or from_region[0] in reshaped or _before_bias(node, order, facts)
         plain = node.name not in foreign and not any(name in losses for name in from_region)
         if belongs or (plain and (node.op in _ARITHMETIC or _keeps_batch(node, order))):
             region[node.name] = None
+            if node.op in _SCALES and from_region[0] in scaled:
+                scaled.add(node.name)
             if (node.op in _SOFTMAXES or node.op.startswith(_BATCH_NORM)) and taken[0] in reshapes:
                 reshaped.add(node.name)
     # What leads to another one, on whatever way, is no end.
@@ -324,6 +329,13 @@ def _followed(ends: Sequence[str], order: _Order, facts: _Facts, meetings: Colle
         if any(name in region or name in leading for name in users):
             leading.add(node.name)
     return [name for name in region if name not in leading]
+
+
+def _rescales(node: NodeDef, data: str, scaled: Collection[str], facts: _Facts) -> bool:
+    """Whether a node brings what a bounded activation gives to another range, as `2 * atan(x)`, `127.5 * tanh(x)`."""
+    others = [name for name in node.data_inputs if name.partition(":")[0] != data]
+    constant = all(not facts.sources.get(name.partition(":")[0], 1) for name in others)
+    return node.op in _SCALES and data in scaled and len(others) == 1 and constant
 
 
 def _ends_residual_unit(node: NodeDef, taken: Sequence[str], order: _Order, facts: _Facts) -> bool:

@@ -45,6 +45,7 @@ _QUEUES = (
     "IteratorGetNextSync",
 )
 _MANY = ("Many", "UpTo")
+_SAME_CHANNELS = ("input", "elementwise", "cast", "pad", "resize")
 # The place among an op's outputs of those that functions call by name.
 _OUTPUTS = {
     "batch_mean": 1,
@@ -151,8 +152,20 @@ class Evaluator:
         while pending:
             value = pending.pop()
             if value.shape is None:
+                # Means that are subtracted say how many channels there are.
+                means = (other.channels for other in value.inputs if other.static and other.rank == 1)
+                channels = channels or next((number for number in means if number and number > 1), None)
                 sides = [Size.of(Axis(value.number, axis)) for axis in range(rank)]
                 value.shape = (BATCH, *sides[1:-1], channels or sides[-1]) if rank > 1 else (BATCH,)
+                pending.extend(other for other in value.inputs if not other.static)
+
+    def require_channels(self, value: Value, channels: int) -> None:
+        """Gives a map of open channels those that a kernel takes, and those that it is made from."""
+        pending = [value]
+        while pending:
+            value = pending.pop()
+            if value.rank == 4 and value.shape and isinstance(value.shape[-1], Size) and value.op in _SAME_CHANNELS:
+                value.shape = (*value.shape[:-1], channels)
                 pending.extend(other for other in value.inputs if not other.static)
 
     def promote(self, value: Value) -> bool:

@@ -79,6 +79,7 @@ FUNCTIONS: dict[str, tuple[str, Callable[..., Any]]] = {
     "Reciprocal": ("reciprocal", lambda a: 1 / a),
     "Sin": ("sin", np.sin),
     "Cos": ("cos", np.cos),
+    "Atan": ("atan", np.arctan),
     "Erf": ("erf", _erf),
     "Greater": ("greater", lambda a, b: a > b),
     "GreaterEqual": ("greater_equal", lambda a, b: a >= b),

@@ -121,12 +121,14 @@ def _called(file: GraphFile, name: str, trace: Concrete, objects: Sequence[Objec
     """The file with a call of a function in its graph, and the signature of that call."""
     function = file.graph.function(trace.name)
     count = len(function.arguments) - len(trace.bound)
-    if count != len(trace.specs) or len(trace.outputs) > len(function.results):
+    # A function of TensorFlow 1, as a module of TF Hub has them, has no signature of its own.
+    specs = trace.specs or tuple(_untold(function, index) for index in range(count))
+    if count != len(specs) or len(trace.outputs) > len(function.results):
         raise WireError(f"function {shown(trace.name)} has other arguments than its signature")
     label = name.replace("/", "_").strip("_")
     added: dict[str, NodeDef] = {}
     inputs: dict[str, str] = {}
-    for index, spec in enumerate(trace.specs):
+    for index, spec in enumerate(specs):
         node = _fresh(f"{label}_{spec.name or index}", file.graph.nodes, added)
         attributes = {"dtype": encode_number(6, spec.dtype.number), "shape": encode_message(7, spec.shape)}
         added[node] = _node(node, "Placeholder", (), attributes)
@@ -148,6 +150,11 @@ def _called(file: GraphFile, name: str, trace: Concrete, objects: Sequence[Objec
         signatures={**file.signatures, "serving_default": Signature(inputs, outputs)},
         notes=(*file.notes, note),
     )
+
+
+def _untold(function: proto.FunctionDef, index: int) -> Spec:
+    """An argument of which only name and dtype are known."""
+    return Spec(function.arguments[index], DType(function.types[index]), None, encode_number(3, 1))
 
 
 class _Bound:
@@ -267,7 +274,7 @@ def _functions(
         if 6 in kinds:
             names = [wire.text(value) for number, _, value in wire.fields(kinds[6]) if number == 1]
         elif 8 in kinds:
-            names = [wire.text(wire.single_fields(kinds[8]).get(1, memoryview(b"")))]
+            names = [wire.text(value) for number, _, value in wire.fields(kinds[8]) if number == 1]
         found = [_concrete(name, traces[name], path[-1]) for name in names if name in traces]
         if found and path[0] != "signatures":
             yield "/".join(path), tuple(found)

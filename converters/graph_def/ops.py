@@ -209,10 +209,19 @@ def elementwise(
                 v if v.scalar else transpose(context, node, _of_rank(context, node, v, rank), inverse) for v in inputs
             ]
             return transpose(context, node, elementwise(context, node, bases, function, numbers), permutation)
+    _tell_channels(inputs)
     shapes = [value.shape for value in inputs if not value.scalar or value.rank]
     open_rank = any(shape is None for shape in shapes)
     shape = None if open_rank else _broadcast([shape for shape in shapes if shape is not None] or [()])
     return context.new("elementwise", inputs, shape, node, function=function, numbers=numbers)
+
+
+def _tell_channels(inputs: Sequence[Value]) -> None:
+    """Gives an input of open channels as many as the means have that are subtracted from it."""
+    known = [value.channels for value in inputs if value.static and value.rank == 1 and value.channels]
+    for value in inputs:
+        if value.op == "input" and known and known[0] > 1 and value.shape and isinstance(value.shape[-1], Size):
+            value.shape = (*value.shape[:-1], known[0])
 
 
 def _folded(
@@ -449,6 +458,8 @@ def _conv(context: Evaluator, node: NodeDef, inputs: list[Value]) -> Value:
     deep = node.op != "Conv2D"
     depth_in, depth = _shape(kernel)[2:]
     data, first = _to_nhwc(context, node, data, depth_in if isinstance(depth_in, int) else None)
+    if isinstance(depth_in, int):
+        context.require_channels(data, depth_in)
     padding, data = _with_pad(_padding(node, first), data)
     depth = product([depth_in, depth]) if deep else depth
     attrs = {"strides": _pair(node, "strides", first), "rate": _pair(node, "dilations", first), "padding": padding}
@@ -934,6 +945,8 @@ def _split(context: Evaluator, node: NodeDef, inputs: list[Value]) -> Results:
     parts = [side // count] * count if node.op == "Split" else _numbers(inputs[1])
     parts = [part if part >= 0 else side - sum(p for p in parts if p >= 0) for part in parts]
     starts = np.cumsum([0, *parts]).tolist()
+    if value.data is not None:
+        return tuple(context.constant(part, node) for part in np.split(value.data, starts[1:-1], axis))
     return tuple(_sliced(context, node, value, {axis: (a, a + n, 1)}) for a, n in zip(starts, parts, strict=False))
 
 

@@ -161,6 +161,7 @@ class FunctionDef:
     """A function of a graph's library.
 
     arguments: the names of its inputs, which its nodes take as theirs.
+    types: their dtypes, by TensorFlow's numbers.
     results: for each output, in order, the tensor of the body that it is.
     """
 
@@ -168,6 +169,7 @@ class FunctionDef:
     arguments: tuple[str, ...]
     results: tuple[str, ...]
     nodes: Mapping[str, NodeDef]
+    types: tuple[int, ...] = ()
 
 
 @dataclass
@@ -235,12 +237,14 @@ def _function(buffer: memoryview) -> FunctionDef:
     returned: dict[str, str] = {}
     arguments: list[str] = []
     outputs: list[str] = []
+    types: list[int] = []
     for number, _, value in wire.fields(buffer):
         if number == 1:
             for inner, _, argument in wire.fields(wire.message(value)):
                 if inner in (2, 3):
-                    names = arguments if inner == 2 else outputs
-                    names.append(next((_text(v) for n, _, v in wire.fields(wire.message(argument)) if n == 1), ""))
+                    fields = {n: v for n, _, v in wire.fields(wire.message(argument))}
+                    (arguments if inner == 2 else outputs).append(_text(fields.get(1, memoryview(b""))))
+                    types += [wire.number(fields.get(3, 0))] if inner == 2 else []
         elif number == 3:
             _add_node(nodes, value)
         elif number == 4:
@@ -250,7 +254,7 @@ def _function(buffer: memoryview) -> FunctionDef:
     if missing:
         raise WireError(f"a function without its result {shown(missing[0])}")
     name = _function_name(buffer)
-    return FunctionDef(name, tuple(arguments), tuple(returned[output] for output in outputs), nodes)
+    return FunctionDef(name, tuple(arguments), tuple(returned[output] for output in outputs), nodes, tuple(types))
 
 
 def attr_value(buffer: memoryview) -> Any:

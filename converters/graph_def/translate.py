@@ -593,7 +593,10 @@ def _expand_dims(self: Translator, layer: Layer, data: list[Tensor]) -> Tensor:
 
 @records("squeeze")
 def _squeeze(self: Translator, layer: Layer, data: list[Tensor]) -> Tensor:
-    return slim.squeeze(data[0], axes=layer.root.attrs["axes"], scope=self.name(layer.root.node))
+    value, axes = layer.root, layer.root.attrs["axes"]
+    # Channels are what is last now, which another axis may be.
+    channels = value.channels if axes != (1, 2) else None
+    return slim.squeeze(data[0], axes=axes, channels=channels, scope=self.name(value.node))
 
 
 @records("transpose")

@@ -137,6 +137,9 @@ def run(judge: Judge, user: UserGraph, weights: Arrays) -> tuple[Arrays, Arrays]
     """Inputs of the first size that TensorFlow takes, and what it makes of them."""
     for size in SIZES:
         inputs = random_inputs(user, judge.batch or 2, size)
+        for name, tensor in user.inputs.items():
+            if judge.inputs[tensor].dtype.is_integer:
+                inputs[name] = np.floor(inputs[name] * 256)
         try:
             return inputs, judge.run(as_the_graph_takes(user, inputs), weights)
         except judge.tf.errors.InvalidArgumentError:

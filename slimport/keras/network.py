@@ -164,7 +164,11 @@ class Interpreter:
         """Names what Keras named itself after the node's scope, so that no name is there twice."""
         pending, number = [net], 0
         while pending:
-            operation = pending.pop()._keras_history.operation
+            history = getattr(pending.pop(), "_keras_history", None)
+            if history is None:
+                # What is made of constants alone is an array, and no operation's.
+                continue
+            operation = history.operation
             if id(operation) in self.visited:
                 continue
             self.visited[id(operation)] = operation

@@ -48,6 +48,7 @@ _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     **{name: getattr(ops, name) for name in ("add", "subtract", "multiply", "divide", "maximum", "minimum", "power")},
     **{name: getattr(ops, name) for name in ("abs", "negative", "exp", "log", "log1p", "sqrt", "rsqrt", "square")},
     **{name: getattr(ops, name) for name in ("floor", "ceil", "round", "sign", "reciprocal", "sin", "cos", "erf")},
+    "atan": ops.arctan,
     **{name: getattr(ops, name) for name in ("greater", "greater_equal", "less", "less_equal", "equal", "not_equal")},
     **{name: getattr(ops, name) for name in ("logical_and", "logical_or", "logical_not", "where", "floor_divide")},
     "divide_no_nan": ops.divide_no_nan,

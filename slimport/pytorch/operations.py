@@ -153,6 +153,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "reciprocal": torch.reciprocal,
     "sin": torch.sin,
     "cos": torch.cos,
+    "atan": torch.atan,
     "erf": torch.erf,
     "greater": lambda a, b: a > b,
     "greater_equal": lambda a, b: a >= b,
