@@ -220,3 +220,9 @@ def test_what_cannot_be_built_is_refused() -> None:
         small_deeplab().graph(output_stride=8, atrous_rates=(1, 2))
     with pytest.raises(ValueError, match="not its logits"):
         DeepLab(networks.NETWORKS["xception_65"])
+
+
+def test_a_description_of_another_backbone_is_refused() -> None:
+    described = small_deeplab().to_json()
+    with pytest.raises(ValueError, match="not complete"):
+        networks.from_json({**described, "backbone": {**described["backbone"], "family": "vgg"}})

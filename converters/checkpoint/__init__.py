@@ -35,7 +35,7 @@ def open_checkpoint(
       source: a V1 file, a prefix, any file of a V2 or sharded V1 checkpoint, the `.meta` beside one, a directory with a
         `checkpoint` file or with one checkpoint, a SavedModel directory, or a `.tar` or `.tar.gz` with one in it.
       step: which checkpoint of a training run, PREFIX-STEP; None is the newest.
-      check: called with the number of variables of a V2 checkpoint before they are looked at; may raise.
+      check: called with the number of variables, those of a V2 checkpoint before they are looked at; may raise.
 
     Raises:
       CheckpointError: there is none, there are several, or it is damaged.
@@ -56,6 +56,7 @@ def _open(located: Located, check: Callable[[int], None], archive: str | None = 
     checkpoint: Checkpoint
     if located.v1_files:
         checkpoint = V1Checkpoint(located.path, located.v1_files, label)
+        check(len(checkpoint))
     else:
         checkpoint = BundleCheckpoint(located.path, label, check)
     checkpoint.note = located.note

@@ -116,9 +116,7 @@ class BundleCheckpoint(Checkpoint):
 
     format = "v2"
 
-    def __init__(
-        self, prefix: Path, label: Callable[[Path], str], check: Callable[[int], None] = lambda _: None
-    ) -> None:
+    def __init__(self, prefix: Path, label: Callable[[Path], str], check: Callable[[int], None]) -> None:
         index = RawFile(index_path(prefix), label(index_path(prefix)))
         table = Table(index)
         values = dict(table)

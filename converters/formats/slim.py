@@ -31,9 +31,7 @@ def open_file(path: Path, step: int | None = None) -> Iterator[OpenFile]:
     # Here, so that converted files are read where what reads checkpoints (crc32c) is not installed.
     from converters.checkpoint import open_checkpoint
 
-    check = partial(check_count, path)
-    with open_checkpoint(path, step, check=check) as checkpoint:
-        check(len(checkpoint))
+    with open_checkpoint(path, step, check=partial(check_count, path)) as checkpoint:
         description = _description(path, checkpoint)
         variables = {
             name: checkpoint.variables[key]

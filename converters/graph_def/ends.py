@@ -238,10 +238,7 @@ def _meetings(ends: Sequence[str], order: _Order, facts: _Facts) -> dict[str, in
     for node, taken in behind:
         if node.name in losses or any(name in spoiled for name in taken):
             spoiled.add(node.name)
-    leading = set(losses)
-    for node, _ in reversed(behind):
-        if any(step.node.name in leading for step in order.users.get(node.name, ())):
-            leading.add(node.name)
+    leading = losses | _leading(losses, behind, order)
     found: dict[str, int] = {}
     of_network = {step.node.name for step in behind}
     for node, taken in behind:
@@ -323,12 +320,17 @@ def _followed(ends: Sequence[str], order: _Order, facts: _Facts, meetings: Colle
             if (node.op in _SOFTMAXES or node.op.startswith(_BATCH_NORM)) and taken[0] in reshapes:
                 reshaped.add(node.name)
     # What leads to another one, on whatever way, is no end.
-    leading: set[str] = set()
-    for node, _ in reversed(behind):
-        users = [step.node.name for step in order.users.get(node.name, ())]
-        if any(name in region or name in leading for name in users):
-            leading.add(node.name)
+    leading = _leading(region, behind, order)
     return [name for name in region if name not in leading]
+
+
+def _leading(to: Collection[str], behind: Sequence[_Step], order: _Order) -> set[str]:
+    """The nodes whose values go into one of others, on whatever way."""
+    found: set[str] = set()
+    for node, _ in reversed(behind):
+        if any(step.node.name in to or step.node.name in found for step in order.users.get(node.name, ())):
+            found.add(node.name)
+    return found
 
 
 def _rescales(node: NodeDef, data: str, scaled: Collection[str], facts: _Facts) -> bool:

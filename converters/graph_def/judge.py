@@ -276,22 +276,7 @@ class _Builder(Evaluator):
         return tensors[0] / (bias + alpha * total) ** beta
 
     def _in_float64_resizebilinear(self, node: NodeDef, tensors: Sequence[Any]) -> Any:
-        """The kernel gives float32 whatever it takes."""
-        tf = self.tf
-        net = tensors[0]
-        for axis in (1, 2):
-            low, high, share = self._places(node, tf.shape(net)[axis], tensors[1][axis - 1])
-            share = tf.reshape(share, (-1, 1, 1) if axis == 1 else (-1, 1))
-            net = tf.gather(net, low, axis=axis) * (1 - share) + tf.gather(net, high, axis=axis) * share
-        return net
+        from slimport.nets.research import resize_bilinear
 
-    def _places(self, node: NodeDef, side: Any, size: Any) -> tuple[Any, Any, Any]:
-        """The two pixels that each new one lies between, and the second one's share: in float32, as in the kernel."""
-        tf = self.tf
-        old, new = tf.cast(side, tf.float32), tf.cast(size, tf.float32)
-        aligned = node.get("align_corners", False)
-        scale = tf.where(tf.logical_and(aligned, size > 1), (old - 1) / tf.maximum(new - 1, 1), old / new)
-        at = tf.cast(tf.range(size), tf.float32)
-        at = (at + 0.5) * scale - 0.5 if node.get("half_pixel_centers", False) else at * scale
-        low, high = tf.cast(tf.floor(at), tf.int32), tf.cast(tf.ceil(at), tf.int32)
-        return tf.maximum(low, 0), tf.minimum(high, side - 1), tf.cast(at - tf.floor(at), self.dtype)
+        corners, centers = (node.get(name, False) for name in ("align_corners", "half_pixel_centers"))
+        return resize_bilinear(*tensors, align_corners=corners, half_pixel_centers=centers)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from converters.graph_def.network import UserGraph
-from slimport.graph import Graph, Node, Sides
+from slimport.graph import Graph, Node
 from slimport.graph_differences import Difference, describe, differences
 from slimport.networks import Network
 
@@ -50,7 +50,8 @@ def likeness(user: UserGraph, network: Network, scope: str) -> Likeness:
       network: the network; one without logits is compared up to its features.
       scope: the scope of its variables in the graph.
     """
-    graph, image = _relative(user, scope), _image_sides(user.graph)
+    graph = _relative(user, scope)
+    image = user.network.image_size if len(graph.inputs) == 1 else None
     best: Likeness | None = None
     for arguments in _settings(network):
         known = network.graph(**arguments)
@@ -89,14 +90,6 @@ def _relative(user: UserGraph, scope: str) -> Graph:
         for node in user.graph.nodes
     )
     return replace(user.graph, nodes=nodes)
-
-
-def _image_sides(graph: Graph) -> Sides | None:
-    """Height and width of the images, where the graph takes one size of them and nothing else."""
-    shapes = [graph.nodes[index].attributes["shape"] for index in graph.inputs]
-    if len(shapes) != 1 or len(shapes[0]) != 4 or None in shapes[0][1:3]:
-        return None
-    return shapes[0][1], shapes[0][2]
 
 
 def _as_written(node: Node) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ from slimport.graph import (
     embed,
     end_point,
     scope,
+    scoped,
     separable_conv2d,
 )
 from slimport.graph_ops import resize
@@ -55,6 +56,7 @@ class DeepLab(Network):
     signature: ClassVar[str] = "concat_projection beside a backbone"
     classifier: ClassVar[str] = "logits/semantic"
     background: ClassVar[bool] = False
+    chosen = ("num_classes", "final_endpoint")
     default_image_size = 513
     default_scope = ""
     """DeepLab gives its layers no scope of their own; the backbone has one."""
@@ -174,12 +176,7 @@ class DeepLab(Network):
         names = list(names)
         pattern = re.compile(r"^(?:(.*)/)?concat_projection/weights$")
         found = {match[1] or "" for name in names if (match := pattern.match(name))}
-        return sorted(where for where in found if any(_backbones(cls._inside(names, where))))
-
-    @staticmethod
-    def _inside(names: Iterable[str], where: str) -> list[str]:
-        prefix = f"{where}/" if where else ""
-        return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+        return sorted(where for where in found if _backbone(_inside(names, where)))
 
     @classmethod
     def recognised(cls, shapes: Mapping[str, Shape]) -> DeepLab:
@@ -188,9 +185,11 @@ class DeepLab(Network):
 
     @classmethod
     def infer(cls, shapes: Mapping[str, Shape]) -> DeepLab:
-        family, where = next(_backbones(shapes))
-        inside = {name.removeprefix(f"{where}/"): shapes[name] for name in shapes if name.startswith(f"{where}/")}
-        backbone = family.recognised(inside)
+        found = _backbone(shapes)
+        if found is None:
+            raise ValueError("it has no backbone")
+        family, where = found
+        backbone = family.recognised({name: shapes[scoped(where, name)] for name in _inside(shapes, where)})
         if backbone.default_scope != where:
             raise ValueError(f"{backbone} is under {where} in it, and under {backbone.default_scope} in DeepLab")
         branches = {match[1] for name in shapes if (match := re.match(r"aspp([1-9])(?:_depthwise)?/", name))}
@@ -215,15 +214,22 @@ class DeepLab(Network):
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> DeepLab:
         given = {"final_endpoint": None, **data}
-        family = next(family for family in BACKBONES if family.family == data["backbone"]["family"])
+        families = {family.family: family for family in BACKBONES}
         own = {field.name: given[field.name] for field in fields(cls)}
-        return cls(**{**own, "backbone": family.from_json(data["backbone"])})
+        return cls(**{**own, "backbone": families[data["backbone"]["family"]].from_json(data["backbone"])})
 
 
-def _backbones(names: Iterable[str]) -> Iterator[tuple[type[Network], str]]:
-    """The backbones in variables, with their scopes: each of one component."""
+def _inside(names: Iterable[str], where: str) -> list[str]:
+    """The names under a scope, relative to it."""
+    prefix = scoped(where, "")
+    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+
+
+def _backbone(names: Iterable[str]) -> tuple[type[Network], str] | None:
+    """The family of the backbone in variables, and its scope, of one component."""
     names = list(names)
-    return ((family, found) for family in BACKBONES for found in family.scopes(names) if found and "/" not in found)
+    found = ((family, where) for family in BACKBONES for where in family.scopes(names))
+    return next((one for one in found if one[1] and "/" not in one[1]), None)
 
 
 def _resized(net: Tensor, like: Tensor, name: str) -> Tensor:
