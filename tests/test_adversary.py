@@ -9,16 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from conftest import SMALL, TRACE_SIZE, random_weights
+from conftest import SMALL, SMALL_NETWORKS, TRACE_SIZE, random_weights
 
 from converters import convert, load_keras, load_pytorch, verify
 from converters.checkpoint import write_checkpoint
 from converters.errors import InputError
 from converters.parity import tf_slim
+from converters.parity.ports.keras import KerasPort
 from converters.parity.ports.slim import SlimPort
+from converters.parity.reference import all_arguments
 from converters.parity.tracing import open_trace
 from converters.weights.source import Source, open_source
+from scripts.make_checkpoint import save_without_tensorflow
+from scripts.studies.wrong_files import Altered
 
 
 def other(report: Any) -> list[str]:
@@ -29,26 +32,11 @@ def other(report: Any) -> list[str]:
     return list(dict.fromkeys(row.name for row in rows))
 
 
-class Negated(torch.nn.Module):
-    """A network whose `forward` is not what its end points say."""
-
-    def __init__(self, network: Any, *, first: bool) -> None:
-        super().__init__()
-        self.network, self.first = network, first
-
-    def forward(self, images: torch.Tensor) -> Any:
-        return self.network(images) if self.first else -self.network(images)
-
-    def end_points(self, images: torch.Tensor) -> Any:
-        net, end_points = self.network.end_points(images)
-        return (net + 1 if self.first else net), end_points
-
-
 @pytest.mark.parametrize(("first", "what"), [(False, "the model's output"), (True, "what end_points returns first")])
 def test_a_module_that_returns_something_else_is_different(
     first: bool, what: str, small_v2: Path, small_trace: Path
 ) -> None:
-    model = Negated(load_pytorch(small_v2), first=first)
+    model = Altered(load_pytorch(small_v2), first=first)
     assert other(verify(small_v2, model, reference=small_trace)) == [what]
     report = verify(small_v2, model.network, reference=small_trace)
     assert report.ok
@@ -106,7 +94,7 @@ def test_where_the_judge_has_no_numbers_nothing_is_proven(value: float, tmp_path
     write_checkpoint(tmp_path / "c", {f"net/{name}": array for name, array in weights.items()})
     run = slimport("verify", tmp_path / "c", "--size", "33", "--json")
     assert (run.code, run.out, run.err.count("\n")) == (2, "", 1)
-    assert "could not be measured" in run.err
+    assert "could not be measured: in the judge itself net/logits is not finite" in run.err
 
 
 def test_what_overflows_in_float32_alone_is_measured_in_float64(tmp_path: Path) -> None:
@@ -184,3 +172,23 @@ def test_a_checkpoint_that_tensorflow_does_not_read_is_refused_as_target(
         assert tf_slim.weights(source)[1] == "slimport"
         with pytest.raises(InputError, match="TensorFlow does not read this checkpoint"):
             SlimPort(source, {})
+
+
+def test_a_keras_file_whose_own_graph_is_of_other_arguments_says_so(small_v2: Path, tmp_path: Path) -> None:
+    convert(small_v2, tmp_path / "m.keras")
+    dense = {"output_stride": 4, "global_pool": False, "spatial_squeeze": False}
+    report = verify(small_v2, tmp_path / "m.keras", size=(33, 46), dtype="float64", **dense)
+    assert report.ok
+    assert "the file's own graph is of other arguments: its weights run in a new one" in report.notes
+
+
+def test_what_keras_cannot_run_is_refused_in_one_line(tmp_path: Path) -> None:
+    network = SMALL_NETWORKS["inception_v3"].without_auxiliary().with_classes(None)
+    save_without_tensorflow(network, tmp_path / "c.ckpt")
+    with open_source(tmp_path / "c.ckpt") as source:
+        port = KerasPort.build(source, all_arguments(source, {}))
+    images = np.zeros((2, 97, 128, 3), np.float32)
+    # Slim's last pooling is as small as the map; Keras's is not, where a model takes images of any size.
+    with pytest.raises(InputError, match="Keras does not run the model on images of 97x128") as error:
+        port.record(images, "float32", "cpu")
+    assert "\n" not in str(error.value)

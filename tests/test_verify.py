@@ -196,6 +196,12 @@ def test_float32s_limit_is_four_times_tf_slims_own_rounding_plus_1e_6_and_at_mos
     assert [row.ok for row in rows] == [True, False, False]
 
 
+def test_float64s_limit_is_1e_12() -> None:
+    truth = {"x": np.ones(4)}
+    rows = [compare({"x": np.ones(4) + 1e-12 * off}, truth)[0] for off in (0.99, 1.01)]
+    assert [(row.limit, row.ok) for row in rows] == [(1e-12, True), (1e-12, False)]
+
+
 def test_the_ratio_is_the_ports_error_over_tf_slims_own() -> None:
     (row,) = compare({"x": np.ones(4) + 3e-6}, {"x": np.ones(4)}, {"x": 2e-6})
     assert row.ratio == pytest.approx(1.5)

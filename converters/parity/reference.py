@@ -123,9 +123,13 @@ class Reference(SlimSide):
 
     @cached_property
     def rounding(self) -> dict[str, float]:
-        with self._graph("float32") as graph:
-            # Every end point at once: what TensorFlow fuses, and so its rounding, depends on what is fetched.
-            return rounding_of(graph.run(self.images), self.truth)
+        try:
+            with self._graph("float32") as graph:
+                # Every end point at once: what TensorFlow fuses, and so its rounding, depends on what is fetched.
+                return rounding_of(graph.run(self.images), self.truth)
+        except ValueError as error:
+            # Of the smallest maps, TensorFlow has kernels in float64 alone.
+            raise InputError(f"could not be measured in float32: {first_line(error)}") from error
 
     def with_weights(self, weights: Mapping[str, Array]) -> Reference:
         return Reference(

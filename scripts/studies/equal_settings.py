@@ -22,6 +22,7 @@ from converters import InputError, convert, trace, verify
 from converters.parity import Report
 from scripts.make_checkpoint import save_without_tensorflow
 from scripts.studies.small_networks import SMALL_NETWORKS
+from slimport.map_sides import map_sides
 from slimport.networks import Network
 
 MODELS = ("pytorch", "keras")
@@ -60,7 +61,7 @@ def settings(network: Network) -> Iterator[Setting]:
         # Every map has even sides, and every map has odd ones.
         for side in (64, 65):
             given = {"global_pool": True} if network.arguments["global_pool"] is False else {}
-            if network.family not in ("vgg", "alexnet", "overfeat") and without.default_image_size > side:
+            if is_large_enough(without, given, side):
                 yield Setting(without, given, (side, side))
 
 
@@ -90,6 +91,13 @@ def is_possible(network: Network, arguments: dict[str, Any]) -> bool:
     return True
 
 
+def is_large_enough(network: Network, arguments: dict[str, Any], side: int) -> bool:
+    """Whether every map of images of a side, smaller than slim's, has pixels; fully connected layers ask for slim's."""
+    sides = map_sides(network.graph(**arguments), (side, side))
+    small = network.family in ("vgg", "alexnet", "overfeat") or network.default_image_size <= side
+    return not small and all(found is None or min(found) > 0 for found in sides)
+
+
 def report_of(setting: Setting, target: str, source: Path, reference: Path) -> Report:
     """The report of `verify` on one target.
 
@@ -105,6 +113,10 @@ def report_of(setting: Setting, target: str, source: Path, reference: Path) -> R
 
 def targets(setting: Setting) -> tuple[str, ...]:
     """What is verified: files too, where the network runs as it is."""
+    graph = setting.network.graph(**setting.arguments)
+    if setting.size and any(node.attributes.get("clipped") for node in graph.nodes):
+        # Keras does not shrink a pooling's kernel where the size is not known as the model is built.
+        return ("pytorch",)
     # A program has no auxiliary head, and its end points are fewer.
     plain = setting.network.without_auxiliary() == setting.network
     files = FILES if plain else tuple(file for file in FILES if file not in (".onnx", ".pt2"))

@@ -24,7 +24,7 @@ class Mutation(NamedTuple):
 _PARITY = "converters/parity"
 _CHECKPOINT = "converters/checkpoint"
 _NETS = "slimport/nets"
-_LIMITS = "tests/test_verify.py -k 'rel_l2 or float32s_limit or nan or without_rows or match or another_shape or ratio'"
+_LIMITS = "tests/test_verify.py -k 'rel_l2 or s_limit_is or nan or without_rows or match or another_shape or ratio'"
 _GRAPHS = "tests/test_nets_graphs.py"
 _FORGED = "tests/checkpoint/test_forged.py"
 _WIRE = "tests/checkpoint/test_wire.py"

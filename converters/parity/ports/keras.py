@@ -86,7 +86,14 @@ class KerasPort(Port):
         keras = frameworks.require("keras")
         from slimport.keras.end_points import in_dtype
 
-        end_points = record_keras(self._model, self._scope, images, dtype, device, self._network)
+        try:
+            end_points = record_keras(self._model, self._scope, images, dtype, device, self._network)
+        except ValueError:
+            raise
+        # Whatever its backend raises.
+        except Exception as error:
+            size = "x".join(map(str, images.shape[1:3]))
+            raise InputError(f"Keras does not run the model on images of {size}: {first_line(error)}") from error
         with keras.device("gpu:0" if device == "cuda" else "cpu"), _full_precision():
             returned = in_dtype(self._model, dtype)(keras.ops.convert_to_tensor(images.astype(dtype)), training=False)
             outputs = [np.asarray(keras.ops.convert_to_numpy(value)) for value in keras.tree.flatten(returned)]
