@@ -22,7 +22,6 @@ from scripts.studies import attack_server, damage, forgery
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(transfer, "_PAUSE_S", 0)
-    monkeypatch.setattr(transfer, "_LARGEST_UNKNOWN", transfer._LARGEST_UNKNOWN)
     monkeypatch.setattr(remote_server, "_PAUSE_S", 0)
     monkeypatch.setattr(remote_server, "_LONGEST_PAUSE_S", 0.01)
 

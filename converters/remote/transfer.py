@@ -17,8 +17,8 @@ Progress = Callable[[str, int, int | None], None]
 
 _ATTEMPTS = 5
 _PAUSE_S = 0.5
-_LARGEST_UNKNOWN = 8 << 30
-"""Bytes of a file whose size the server does not say: a body without end must not fill the disk."""
+_LARGEST_UNKNOWN = 256 << 20
+"""Bytes of a file whose size the server does not say: a body without end must take neither minutes nor the disk."""
 
 
 def transfer(
@@ -98,11 +98,16 @@ def _append(
             done += len(data)
             if done > most:
                 discard(part)
-                unsaid = ", and does not say how many it will send" if size is None and largest is None else ""
-                raise InputError(f"{public(url)}: the server sends more than {most} bytes{unsaid}; check the URL")
+                raise InputError(f"{public(url)}: {_too_long(most, size is None and largest is None)}")
             progress(name, done, size)
     if size is not None and done != size:
         raise CutError(f"the server sent {done} of {size} bytes")
+
+
+def _too_long(most: int, unknown: bool) -> str:
+    if not unknown:
+        return f"the server sends more than {most} bytes; check the URL"
+    return f"longer than {most} bytes, and the server does not say how long; if it has an end, save it and name the file"
 
 
 def _plausible(url: str, name: str, part: Path, blocks: Iterator[bytes]) -> Iterator[bytes]:
