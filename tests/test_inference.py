@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL, named, pytorch_port, random_images, random_weights
+from conftest import SMALL, SMALL_NETWORKS, named, pytorch_port, random_images, random_weights
 
 import slimport.pytorch
 from converters.parity import ports, tf_slim
@@ -65,6 +65,30 @@ def test_folding_leaves_the_model_as_it_is_and_only_what_follows_an_addition_unf
     assert left == {"preact", "postnorm"}
     twice = fold_batch_norm(folded)
     assert torch.equal(twice(small_images(40, 41)), folded(small_images(40, 41)))
+
+
+# What follows an addition or a concatenation.
+UNFOLDED = {
+    "resnet_v2": {"preact", "postnorm"},
+    "nasnet": {"final_path_bn"},
+    "pnasnet": {"final_path_bn"},
+}
+
+
+@pytest.mark.parametrize("name", SMALL_NETWORKS)
+def test_a_folded_network_of_every_family_has_the_same_end_points(name: str) -> None:
+    network = SMALL_NETWORKS[name]
+    model = pytorch_port(network, random_weights(network)).eval().double()
+    side = network.default_image_size
+    images = torch.from_numpy(random_images((1, network.in_channels, side, side))).double()
+    folded = fold_batch_norm(model)
+    with torch.no_grad():
+        expected, found = model.end_points(images)[1], folded.end_points(images)[1]
+    assert list(found) == list(expected)
+    for point, value in expected.items():
+        assert torch.linalg.vector_norm(found[point] - value) <= 1e-12 * torch.linalg.vector_norm(value), point
+    left = {name for name, module in folded.named_modules() if isinstance(module, layers.BatchNorm | layers.Scale)}
+    assert {name.rpartition(".")[2] for name in left} <= UNFOLDED.get(name, set()), left
 
 
 def test_a_folded_network_is_exported_and_compiled() -> None:

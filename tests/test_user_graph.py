@@ -144,6 +144,18 @@ def test_a_shared_layer_is_one_and_its_gradient_is_of_all_its_uses() -> None:
     torch.testing.assert_close([parameter.grad for parameter in model.parameters()], [weight.grad, bias.grad])
 
 
+def test_what_follows_a_shared_layer_in_one_place_is_not_folded_into_it() -> None:
+    def shared(net: Tensor) -> Tensor:
+        half = graph.scale(conv2d(net, 3, 3, scope="a", activation=None), 0.5, scope="half")
+        norm = graph.batch_norm(sharing(conv2d(half, 3, 3, scope="b", activation=None), "a"), scope="norm")
+        return graph.scale(conv2d(norm, 4, 1, scope="last", activation=None), 0.25, scope="quarter")
+
+    model, images = port(shared)
+    folded = fold_batch_norm(model)
+    torch.testing.assert_close(folded(images), model(images))
+    assert isinstance(folded.quarter, torch.nn.Identity)
+
+
 def test_several_inputs_are_given_in_the_graphs_order() -> None:
     def definition(images: Tensor, mask: Tensor) -> Tensor:
         return graph.multiply(conv2d(images, 4, 1, scope="conv"), ops.reshape(mask, (-1, 1, 1, 4)))

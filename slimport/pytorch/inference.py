@@ -1,6 +1,6 @@
 """A network as it runs fastest: BatchNorm folded into convolutions, memory format and compilation as measured.
 
-For every family: nothing of a network is looked at but its `layers.Conv2d`.
+For every family: what is folded is found by its layers alone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,14 +19,18 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from slimport.pytorch import layers, remembered
+from slimport.pytorch.network import Part
+from slimport.pytorch.operations import Shared
 
 ROUNDS = 7
+Foldable = layers.Conv2d | layers.SeparableConv2d | layers.FullyConnected
 
 
 def fold_batch_norm(model: nn.Module) -> Any:
-    """A copy for inference with the BatchNorm of every normalized convolution in its weights and bias.
+    """A copy for inference with the BatchNorm of every normalized layer in its weights and bias.
 
-    Folded in float64 and rounded once to the weights' dtype. A BatchNorm that follows an addition (ResNet v2's `preact`
+    So is the constant factor of a residual (Inception-ResNet). Folded in float64, and each time rounded to the weights'
+    dtype. A BatchNorm that follows an addition (ResNet v2's `preact`
     and `postnorm`) has no convolution to go into, and stays. The copy has the model's class, attributes and end points;
     it is in eval mode, and its parameters need no gradient.
 
@@ -33,24 +38,48 @@ def fold_batch_norm(model: nn.Module) -> Any:
       model: a network of `slimport.pytorch`, or a module that holds some; it is left as it is.
     """
     folded = copy.deepcopy(model).eval()
-    for conv in [module for module in folded.modules() if isinstance(module, layers.Conv2d)]:
-        # What follows the convolution at once.
-        norm = next((child for name, child in conv.named_children() if name not in conv.hosted), None)
-        if isinstance(norm, layers.BatchNorm) and norm.statistics == "moving":
-            dtype = conv.weight.dtype
-            norm.double()
-            weight, bias = fuse_conv_bn_weights(
-                conv.weight.double(),
-                None if conv.bias is None else conv.bias.double(),
-                norm.get_buffer("running_mean"),
-                norm.get_buffer("running_var"),
-                norm.eps,
-                norm.weight,
-                norm.bias,
-            )
-            conv.weight, conv.bias = nn.Parameter(weight.to(dtype)), nn.Parameter(bias.to(dtype))
-            conv.add_module(next(name for name, child in conv.named_children() if child is norm), nn.Identity())
+    # What runs in several places is not followed by the same in all of them.
+    shared = {owner for module in folded.modules() if isinstance(module, Shared) for owner in module.owners}
+    for module in folded.modules():
+        if isinstance(module, Foldable) and module not in shared:
+            for name in [name for name in module._modules if name not in module.hosted][:1]:
+                _fold(module, module, name)
+        elif isinstance(module, Part):
+            for layer, above, name in _pairs(module):
+                if isinstance(layer, Foldable) and layer not in shared and not _followers(layer):
+                    _fold(layer, above, name)
     return folded.requires_grad_(False)
+
+
+def _pairs(part: Part) -> Iterator[tuple[nn.Module, nn.Module, str]]:
+    """Each layer whose value the next one alone takes, the module above the next one, and its name there."""
+    for (path, _, gives, _, end_points, _), (next_path, takes, _, frees, _, _) in pairwise(part._steps):
+        if gives == takes == frees and not end_points:
+            yield part.get_submodule(".".join(path)), part.get_submodule(".".join(next_path[:-1])), next_path[-1]
+
+
+def _followers(layer: nn.Module) -> list[nn.Module]:
+    return [child for child in layer.children() if not isinstance(child, nn.Identity)]
+
+
+def _fold(layer: Foldable, above: nn.Module, name: str) -> None:
+    """Puts the module `name` of `above`, which follows the layer, into it, where it is a BatchNorm or a factor."""
+    follower = above.get_submodule(name)
+    kernel = "weight" if getattr(layer, "pointwise_weight", None) is None else "pointwise_weight"
+    weight, dtype = layer.get_parameter(kernel).double(), layer.weight.dtype
+    bias = None if layer.bias is None else layer.bias.double()
+    if isinstance(follower, layers.BatchNorm) and follower.statistics == "moving":
+        norm = copy.deepcopy(follower).double()
+        mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+        weight, bias = fuse_conv_bn_weights(weight, bias, mean, variance, norm.eps, norm.weight, norm.bias)
+    elif isinstance(follower, layers.Scale) and not follower.node.attributes["offset"]:
+        weight = weight * follower.node.attributes["factor"]
+        bias = None if bias is None else bias * follower.node.attributes["factor"]
+    else:
+        return
+    setattr(layer, kernel, nn.Parameter(weight.to(dtype)))
+    layer.bias = None if bias is None else nn.Parameter(bias.to(dtype))
+    above.add_module(name, nn.Sequential(*after) if (after := _followers(follower)) else nn.Identity())
 
 
 @dataclass(frozen=True)

@@ -436,16 +436,17 @@ class Shared(nn.Module):
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
-        self._owner: tuple[nn.Module, ...] = ()
+        self.owners: tuple[nn.Module, ...] = ()
+        """The layer with the variables, in a tuple, so that it is not among the modules of this one."""
         self._layer: tuple[nn.Module, ...] = (layer,)
 
     def share(self, owner: nn.Module, alike: bool) -> None:
         """Takes the variables of `owner`, and runs it where it is `alike`."""
-        self._owner = (owner,)
+        self.owners = (owner,)
         self._layer = () if alike else self._layer
 
     def forward(self, *inputs: Tensor) -> Any:
-        (owner,) = self._owner
+        (owner,) = self.owners
         if not self._layer:
             return owner(*inputs)
         (layer,) = self._layer
