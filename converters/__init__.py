@@ -17,15 +17,19 @@ if TYPE_CHECKING:
     from converters.parity import Report, trace, verify
     from converters.prediction import Predictions, predict
     from converters.remote import fetch
+    from converters.weights.selection import Selection
+    from converters.weights.user_graph import GraphOptions
 
 __all__ = [
     "Checkpoint",
     "CheckpointError",
     "Conversion",
+    "GraphOptions",
     "InputError",
     "Inspection",
     "Predictions",
     "Report",
+    "Selection",
     "convert",
     "fetch",
     "inspect",
@@ -41,10 +45,12 @@ _MODULES = {
     "Checkpoint": "checkpoint",
     "CheckpointError": "errors",
     "Conversion": "conversion",
+    "GraphOptions": "weights.user_graph",
     "InputError": "errors",
     "Inspection": "inspection",
     "Predictions": "prediction",
     "Report": "parity",
+    "Selection": "weights.selection",
     "convert": "conversion",
     "fetch": "remote",
     "inspect": "inspection",
@@ -61,3 +67,7 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'converters' has no attribute {name!r}")
     return getattr(import_module(f"converters.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

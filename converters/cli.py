@@ -10,6 +10,7 @@ import functools
 import inspect as inspect_module
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -129,9 +130,18 @@ def inputs(command: Callable[..., None]) -> Callable[..., None]:
     return gathered
 
 
-@click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """A group whose help has the whole first sentence of each command's."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(1000)) for name, command in self.commands.items()])
+
+
+@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="slimport")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """TF-Slim checkpoints in PyTorch and Keras, proven equal.
 
     \b
@@ -139,6 +149,8 @@ def cli() -> None:
     slimport convert resnet_v2_50.ckpt resnet_v2_50.safetensors
     slimport verify  resnet_v2_50.ckpt resnet_v2_50.safetensors
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @cli.command()
@@ -247,7 +259,7 @@ def convert(
     slimport convert resnet_v2_50.ckpt half.safetensors --dtype float16
     slimport convert resnet_v2_50.ckpt resnet_v2_50/ --to huggingface
     slimport convert resnet_v2_50.ckpt classes_1000.safetensors --drop-background
-    slimport convert resnet_v2_50.ckpt features.safetensors --no-head --extras head.npz
+    slimport convert resnet_v2_50.ckpt body.pth --no-head --extras head.npz
     slimport convert run/ converted/
     slimport convert 'runs/*/' converted/ --suffix .pth
     """
@@ -320,13 +332,14 @@ def verify(
 
     \b
     slimport verify resnet_v2_50.ckpt resnet_v2_50.safetensors
-    slimport verify resnet_v2_50.ckpt resnet_v2_50.keras --dtype float32 --size 299
-    slimport verify resnet_v2_50.ckpt resnet_v2_50.safetensors --report report.html --plot errors.png
+    slimport verify resnet_v2_50.ckpt resnet_v2_50.keras --size 299
+    slimport verify resnet_v2_50.ckpt resnet_v2_50.pth --report report.html
     slimport verify resnet_v2_50.ckpt --reference resnet_v2_50.npz --device cuda
     """
     from converters.display import page as pages
     from converters.display import plot as plots
     from converters.display.report import check_outputs, report_text
+    from converters.display.terminal import width_of
     from converters.parity import verify
     from converters.remote.urls import public_command
 
@@ -353,7 +366,7 @@ def verify(
         if page is not None:
             progress(f"writing {page}")
             pages.write(report, Path(page), public_command(["slimport", *sys.argv[1:]]))
-    _say(json.dumps(report.to_json()) if as_json else report_text(report))
+    _say(json.dumps(report.to_json()) if as_json else report_text(report, width_of(sys.stdout)))
     if not report.ok:
         raise click.exceptions.Exit(1)
 
@@ -401,7 +414,13 @@ def trace(
     metavar="NAME",
     help="inception, inception_no_crop, vgg, deeplab, cifarnet, lenet, facenet or none. [as for the network's release]",
 )
-@click.option("--size", metavar="H[xW]", help="The size of the resized images. [as for the network's release]")
+@click.option("--size", metavar="H[xW]", help="The size of the network's input. [as for the network's release]")
+@click.option(
+    "--resize-side",
+    metavar="N",
+    type=click.IntRange(1, _LARGEST_SIDE),
+    help="For vgg and deeplab: the image's short side, before the crop of --size. [256]",
+)
 @JSON
 def predict(
     src: str,
@@ -410,6 +429,7 @@ def predict(
     top: int,
     preprocessing: str | None,
     size: str | None,
+    resize_side: int | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -423,7 +443,7 @@ def predict(
     from converters.display.text import predictions_text
     from converters.prediction import predict
 
-    options.update(top=top, labels=labels, preprocessing=preprocessing, size=_size(size))
+    options.update(top=top, labels=labels, preprocessing=preprocessing, size=_size(size), resize_side=resize_side)
     with terminal.jobs("images") as progress:
         found = predict(src, images, progress=progress, **options)
     _say(json.dumps(found.to_json()) if as_json else predictions_text(found))
@@ -476,7 +496,7 @@ def main() -> None:
     """Runs the console script; every error is one line on stderr."""
     _open_closed_streams()
     try:
-        code = cli.main(prog_name="slimport", standalone_mode=False)
+        code = cli.main(prog_name="slimport", standalone_mode=False, terminal_width=_help_width())
         sys.stdout.flush()
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "slimport"
@@ -501,10 +521,16 @@ def main() -> None:
     sys.exit(code)
 
 
-def _fail(message: str) -> int:
-    from converters.display.terminal import one_line
+def _help_width() -> int | None:
+    """The columns of help on a narrow terminal, of which click takes no notice."""
+    columns = shutil.get_terminal_size().columns
+    return columns - 2 if columns < 52 else None
 
-    click.echo(f"slimport: {one_line(message)}", err=True)
+
+def _fail(message: str) -> int:
+    from converters.display.terminal import fitted, one_line, width_of
+
+    click.echo(fitted(f"slimport: {one_line(message)}", width_of(sys.stderr)), err=True)
     return 2
 
 

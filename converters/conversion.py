@@ -19,7 +19,7 @@ from converters.weights.source import open_source
 from converters.weights.user_graph import BESIDE, GraphOptions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Conversion:
     """The result of `convert`.
 
@@ -37,8 +37,11 @@ class Conversion:
     extras: tuple[str, ...] = ()
     read: str = ""
 
+    def __repr__(self) -> str:
+        return f"<Conversion of {self.source} to {self.destination}: {self.recognition}>"
+
     def notes(self) -> list[str]:
-        """What a user should know of the result."""
+        """The facts about the result that a user should know."""
         notes = ([f"read: {self.read}"] if self.read else []) + list(self.recognition.notes())
         if self.framework == "slim" and self.rounding and self.rounding.dtype != "float32":
             dtype = self.rounding.dtype

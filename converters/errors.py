@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import NamedTuple
 
 
@@ -26,6 +27,12 @@ class UnsupportedError(InputError):
     def __init__(self, message: str, nodes: tuple[UnsupportedNode, ...]) -> None:
         super().__init__(message)
         self.nodes = nodes
+
+
+def reason(error: Exception) -> str:
+    """The system's reason for an error, and what to do about a full disk."""
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return f"{said}; make room, or choose another disk" if getattr(error, "errno", None) == errno.ENOSPC else said
 
 
 def first_line(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.errors import InputError
+from converters.errors import InputError, reason
 from slimport.files import exchange, locked, remove_abandoned, replacing, take_mode, workspace
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _reported(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise InputError(f"{path}: cannot be written: {reason(error)}") from error
 
 
 def resolved(path: Path) -> Path:

@@ -18,7 +18,7 @@ from converters.weights.source import choose_network, networks_in, open_with_gra
 from converters.weights.user_graph import BESIDE, GraphOptions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Inspection:
     """A file's variables, and the network among them.
 
@@ -52,12 +52,16 @@ class Inspection:
     step: int | None = None
     read: str = ""
 
+    def __repr__(self) -> str:
+        return f"<Inspection of {self.path}: {self.recognition or 'no one network'}, {len(self.variables)} variables>"
+
     @property
     def parameters(self) -> int:
         """The number of elements in all variables."""
         return sum(math.prod(variable.shape) for variable in self.variables)
 
     def to_json(self) -> dict[str, Any]:
+        """What `slimport inspect --json` prints."""
         near = self.nearest
         return {
             "format": self.format,
@@ -89,7 +93,7 @@ def inspect(
       graph: the user's own graph, for everything that variables cannot tell.
 
     Raises:
-      InputError: it cannot be read, or the selection does not fit its network.
+      InputError: it cannot be read, or has no network under the scope, or the selection does not fit its network.
     """
     try:
         with open_with_graph(path, step, graph) as (file, with_graph):
@@ -101,10 +105,12 @@ def inspect(
     found, doubt, nearest = None, None, None
     try:
         found = choose_network(file, with_graph, every, names, scope if file.checkpoint else None)
-    except UnknownNetworkError as error:
-        doubt, nearest = str(error), error.nearest
     except InputError as error:
         doubt = str(error)
+        if isinstance(error, UnknownNetworkError):
+            doubt, nearest = error.reason, error.nearest
+        if scope is not None:
+            raise InputError(doubt) from error
     if found and found.complete:
         found = assign(found, names, selection, str(path)).recognition
     return Inspection(

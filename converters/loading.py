@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from converters.errors import InputError
 from converters.formats.models import keras_model, pytorch_model
 from converters.variables import PathLike
 from converters.weights.selection import EVERYTHING, Selection
-from converters.weights.source import open_source
+from converters.weights.source import Source, open_source
 from converters.weights.user_graph import BESIDE, GraphOptions
+from slimport.functions import without_classes
+
+if TYPE_CHECKING:
+    from slimport.pytorch import Network
 
 
 def load_pytorch(
@@ -18,7 +23,7 @@ def load_pytorch(
     selection: Selection = EVERYTHING,
     graph: GraphOptions = BESIDE,
     **arguments: Any,
-) -> Any:
+) -> Network:
     """The PyTorch model of a checkpoint or of a converted file, in eval mode.
 
     Args:
@@ -34,7 +39,8 @@ def load_pytorch(
       InputError: it cannot be read, or contains no complete network, or PyTorch is not installed.
     """
     with open_source(path, scope, step, selection, graph) as source:
-        return pytorch_model(source, **arguments)
+        model: Network = pytorch_model(source, **_arguments(source, arguments, "model.reset_classifier"))
+        return model
 
 
 def load_keras(
@@ -60,4 +66,9 @@ def load_keras(
       InputError: it cannot be read, or contains no complete network, or Keras or its backend is not installed.
     """
     with open_source(path, scope, step, selection, graph) as source:
-        return keras_model(source, **arguments)
+        instead = "a keras.layers.Dense on an end point (slimport.keras.end_points)"
+        return keras_model(source, **_arguments(source, arguments, instead))
+
+
+def _arguments(source: Source, given: dict[str, Any], instead: str) -> dict[str, Any]:
+    return without_classes(source.network, given, str(source.path), instead, InputError)

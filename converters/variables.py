@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,11 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
 PathLike = str | os.PathLike[str]
+
+
+def listed(paths: PathLike | Sequence[PathLike]) -> Sequence[PathLike]:
+    """One path, which may stand for a list of it, or several."""
+    return [paths] if isinstance(paths, str | os.PathLike) else paths
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from inspect import Parameter
 from typing import Any, Literal, Protocol, TypeVar
@@ -53,6 +53,11 @@ def function(name: str, build: Callable[..., Any]) -> Any:
     )
 
     def model(*args: Any, **kwargs: Any) -> Any:
+        if any(kwargs.pop(word, None) for word in ("pretrained", "weights")):
+            raise TypeError(
+                f"{name}: slimport ships no weights: converters.load_pytorch and load_keras take a checkpoint, its URL "
+                f"or its name from 'slimport zoo'"
+            )
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         given = dict(bound.arguments)
@@ -62,6 +67,31 @@ def function(name: str, build: Callable[..., Any]) -> Any:
     model.__doc__ = _documentation(name, described)
     model.__signature__ = signature  # type: ignore[attr-defined]
     return model
+
+
+def without_classes(
+    network: Network, arguments: Mapping[str, Any], where: str, instead: str, error: type[ValueError] = ValueError
+) -> dict[str, Any]:
+    """The arguments for a file's network without `num_classes`, which must be the file's.
+
+    Args:
+      network: in the file.
+      arguments: of its definition, and `num_classes`.
+      where: the file.
+      instead: what makes another layer of logits.
+      error: the type of the error.
+
+    Raises:
+      ValueError: `num_classes` is another one.
+    """
+    others = dict(arguments)
+    asked = others.pop("num_classes", network.num_classes)
+    if asked != network.num_classes:
+        raise error(
+            f"{where}: has {network.num_classes or 'no'} classes, not {asked}: load it without num_classes; then "
+            f"{instead} makes a new layer of logits, to be trained"
+        )
+    return others
 
 
 def create_model(name: str, build: Callable[..., Any], **given: Any) -> Any:

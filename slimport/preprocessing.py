@@ -1,6 +1,6 @@
-"""What is made of an image before a network evaluates it, in NumPy: slim's `inception`, `vgg`, `cifarnet`, `lenet`.
+"""The preprocessing of an image for evaluation, in NumPy: slim's `inception`, `vgg`, `cifarnet`, `lenet`.
 
-`facenet` is that of FaceNet, and `none` only resizes. What resizes does it as `tf.image.resize_bilinear`: pixel i of
+`facenet` is that of FaceNet, and `none` only resizes. All resize as `tf.image.resize_bilinear`: pixel i of
 the output is looked up at i * in / out, so that the first pixels coincide and not the images' centres, and without
 antialiasing. Pillow, torchvision and TensorFlow 2 do neither; a network that was trained on the one sees other images
 through the other.
@@ -45,6 +45,7 @@ def inception(image: Image, size: Size = 299, central_fraction: float = CENTRAL_
       [*size, channels], float32.
     """
     image = _checked(image)
+    check_range(image, 1)
     top, left = (crop_margin(side, central_fraction) for side in image.shape[:2])
     image = image[top : image.shape[0] - top, left : image.shape[1] - left]
     scale = np.float32(1 / 255 if image.dtype == np.uint8 else 1)
@@ -71,6 +72,7 @@ def vgg(
       ValueError: the crop is larger than the resized image.
     """
     image = _checked(image)
+    check_range(image, 255)
     resized = smallest_size_at_least(image.shape[:2], resize_side)
     top, left = crop_offsets(resized, sides(size))
     height, width = sides(size)
@@ -97,6 +99,7 @@ def lenet(image: Image, size: Size = 28) -> NDArray[np.float32]:
     Returns:
       [*size, channels], float32.
     """
+    check_range(image, 255)
     return (crop_or_pad(image, size) - np.float32(128)) / np.float32(128)
 
 
@@ -266,7 +269,7 @@ def crop_offsets(size: tuple[int, int], crop: tuple[int, int]) -> tuple[int, int
     if crop[0] > size[0] or crop[1] > size[1]:
         raise ValueError(
             f"a crop of {crop[0]}x{crop[1]} from an image resized to {size[0]}x{size[1]}: choose a smaller size, or a "
-            f"larger resize_side"
+            f"larger resize_side (--resize-side {max(crop)})"
         )
     return (size[0] - crop[0]) // 2, (size[1] - crop[1]) // 2
 
@@ -274,6 +277,26 @@ def crop_offsets(size: tuple[int, int], crop: tuple[int, int]) -> tuple[int, int
 def sides(size: Size) -> tuple[int, int]:
     """Height and width; one number is both."""
     return (size, size) if isinstance(size, int) else size
+
+
+def check_range(image: Any, largest: int) -> None:
+    """Checks that an image, an array or a tensor, is on the scale that is meant.
+
+    Args:
+      image: uint8 is right in any case.
+      largest: 1 or 255, of the scale of floating point.
+
+    Raises:
+      ValueError: the image is surely on the other scale.
+    """
+    if "float" not in str(image.dtype):
+        return
+    found = float(image.max())
+    # An image that is black on a scale of 255 has whole numbers, and resizing exceeds 1 by little.
+    if largest == 1 and found > 2:
+        raise ValueError(f"floating point up to {found:g}, where [0, 1] is meant: divide it by 255, or give uint8")
+    if largest == 255 and 0 < found <= 1 and bool((image != image.round()).any()):
+        raise ValueError(f"floating point up to {found:g}, where [0, 255] is meant: multiply it by 255, or give uint8")
 
 
 def _checked(image: Image) -> Image:

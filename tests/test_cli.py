@@ -96,7 +96,8 @@ def test_bad_input_gives_one_line_exit_code_2_and_no_output(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "Missing command"),
+        (("convert", "SRC", "OUT/out.pth", "--to", "foo"), "--to foo: must be one of pytorch, onnx, keras, slim"),
+        (("inspect", "SRC", "--scope", "nope"), "under scope 'nope'; there are networks under 'resnet_v2'"),
         (("transmogrify",), "No such command"),
         (("convert", "SRC"), "Missing argument 'DST'"),
         (("convert", "SRC", "OUT/out.txt"), "must end in one of: .safetensors, .pth, .pt, .pt2, .onnx, .keras"),
@@ -166,7 +167,7 @@ def test_inspect_of_another_network_says_so_and_succeeds(slimport: Slimport, tmp
 
 
 def test_inspect_tells_a_person_what_to_do_next(slimport: Slimport, digits_checkpoint: Path) -> None:
-    lines = slimport("inspect", digits_checkpoint).out.splitlines()
+    lines = slimport("inspect", digits_checkpoint).out.partition("\n\n")[2].splitlines()
     assert lines[1] == "model: resnet_v2, 10 classes, scope 'digits/resnet_v2'"
     assert f"next: slimport convert {digits_checkpoint} resnet_v2.safetensors" in lines
 

@@ -55,6 +55,11 @@ def test_the_page_holds_everything_and_loads_nothing(small_v2: Path, small_trace
         assert f"{file.name}: SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()}" in plain
     assert f"torch {torch.__version__}" in plain
     assert f"judge{report.judge}" in plain
+    # The date, and what rel_l2 is, stand before its first number; a narrow screen is told that the figure scrolls.
+    before = plain.partition("worst: ")[0]
+    assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d", before)
+    assert "||port - TF-Slim|| / ||TF-Slim||" in before
+    assert ("p", {"class": "note scrolls"}) in elements
     assert sum(tag == "tr" for tag, _ in elements) == 1 + len(report.rows)
     for row in report.rows:
         assert row.name in plain

@@ -92,11 +92,11 @@ def test_inspect_counts_the_groups_for_a_person(
     assert (run.code, run.err) == (0, "")
     for group, names in expected.items():
         assert f"\nother variables: {len(names)} {group.replace('_', ' ')} (" in run.out
-    assert "Momentum" not in run.out.partition("\n\n")[2]
-    assert "Decoder/fc " in run.out.partition("\n\n")[2]
+    assert "Momentum" not in run.out.partition("\n\n")[0]
+    assert "Decoder/fc " in run.out.partition("\n\n")[0]
     everything = slimport("inspect", path, "--all").out
     shapes = tf.train.load_checkpoint(str(path)).get_variable_to_shape_map()
-    lines = {line.split()[0]: line for line in everything.partition("\n\n")[2].splitlines()}
+    lines = {line.split()[0]: line for line in everything.partition("\n\n")[0].splitlines()}
     assert {name: json.loads(line.split(maxsplit=2)[2]) for name, line in lines.items()} == shapes
 
 
@@ -119,7 +119,7 @@ def test_inspect_says_what_a_converted_file_is(suffix: str, small_v2: Path, tmp_
     convert(small_v2, tmp_path / f"m{suffix}", scope="resnet_v2", selection=Selection(head=False))
     network = SMALL.with_classes(None)
     found = inspect(tmp_path / f"m{suffix}")
-    text = click.unstyle(inspection_text(found)).splitlines()
+    text = click.unstyle(inspection_text(found)).partition("\n\n")[2].splitlines()
     assert text[0].startswith(
         f"{tmp_path}/m{suffix}: converted file, {suffix[1:]}, {len(network.variables())} variables"
     )
@@ -131,8 +131,8 @@ def test_inspect_says_what_a_converted_file_is(suffix: str, small_v2: Path, tmp_
 
 def test_the_tree_draws_alike_units_once_and_is_cut_at_a_depth(slimport: Callable[..., Run], small_v2: Path) -> None:
     path = small_v2
-    tree = slimport("inspect", path).out.partition("\n\n")[2].splitlines()
+    tree = slimport("inspect", path).out.partition("\n\n")[0].splitlines()
     assert any("unit_{2..3}/bottleneck_v2" in line and "2 alike" in line for line in tree)
     total = sum(shape.num_elements() for shape in map(tf.TensorShape, SMALL.variables().values()))
     assert tree[0].split() == ["resnet_v2", f"{total:,}"]
-    assert len(tree) > len(slimport("inspect", path, "--depth", "2").out.partition("\n\n")[2].splitlines()) == 6
+    assert len(tree) > len(slimport("inspect", path, "--depth", "2").out.partition("\n\n")[0].splitlines()) == 6

@@ -16,11 +16,10 @@ from converters.checkpoint.bundle import BundleCheckpoint
 from converters.checkpoint.locate import Located, is_archive, locate
 from converters.checkpoint.messages import shown
 from converters.checkpoint.object_graph import full_names, object_graph
-from converters.checkpoint.raw import reason
 from converters.checkpoint.reader import Checkpoint
 from converters.checkpoint.v1 import V1Checkpoint
 from converters.checkpoint.writer import write_checkpoint
-from converters.errors import CheckpointError, InputError
+from converters.errors import CheckpointError, InputError, reason
 from converters.variables import Variable
 
 __all__ = ["Checkpoint", "Variable", "full_names", "object_graph", "open_checkpoint", "write_checkpoint"]

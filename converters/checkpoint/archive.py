@@ -32,9 +32,8 @@ from converters.checkpoint.locate import (
     is_zip,
 )
 from converters.checkpoint.messages import shown
-from converters.checkpoint.raw import reason
 from converters.checkpoint.table import MAGIC
-from converters.errors import CheckpointError
+from converters.errors import CheckpointError, reason
 
 # A checkpoint hardly compresses; of a small archive, more than this can be true.
 _RATIO, _SMALL = 50, 256 << 20

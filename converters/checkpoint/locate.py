@@ -18,6 +18,8 @@ _V1_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})", re.DOTALL)
 _V1_PATTERN = re.compile(r"(.+)-\?{5}-of-(\?{5}|\d{5})", re.DOTALL)
 # How a checkpoint that is one file is named, nearly always.
 _V1_NAME = re.compile(r".+\.ckpt(-\d+)?", re.DOTALL)
+# At the end of a prefix; a number of more digits is no step.
+_STEP = re.compile(r"-(\d{1,18})$")
 GZIP_MAGIC, BZIP2_MAGIC, XZ_MAGIC, ZIP_MAGIC = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"PK\x03\x04"
 TAR_MAGIC, TAR_MAGIC_AT = b"ustar", 257
 # Files that mean the directory that contains them.
@@ -206,7 +208,9 @@ def choose(
     if not found:
         raise CheckpointError(f"{where}: no checkpoint in it")
     if len(found) > 1:
-        raise several(where, [candidate.prefix for candidate in found], otherwise)
+        newest = max((int(end[1]) for one in found if (end := _STEP.search(one.prefix))), default=None)
+        by_step = "" if step is not None or newest is None else f", or its step, such as --step {newest}"
+        raise several(where, [candidate.prefix for candidate in found], otherwise + by_step)
     return found[0]
 
 
@@ -225,7 +229,7 @@ def _named(where: str, found: list[Candidate], newest: str) -> list[Candidate]:
 
 
 def _last_parts(path: str) -> tuple[str, ...]:
-    """What the name of a file is in a path of this system, and of Windows."""
+    """The name of the file in a path, read as one of this system and as one of Windows."""
     return Path(path).name, PureWindowsPath(path).name
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from converters.checkpoint.messages import shown
-from converters.errors import CheckpointError
+from converters.errors import CheckpointError, reason
 
 LARGEST_MESSAGE = 1 << 31
 """Bytes of a protobuf message, at most."""
@@ -83,8 +83,3 @@ class RawFile:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-def reason(error: Exception) -> str:
-    """The system's reason for an error."""
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

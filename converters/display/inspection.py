@@ -1,4 +1,4 @@
-"""An inspection as text: the file, its network, commands for it, and its variables."""
+"""An inspection as text: the variables, and last, where a terminal stops, the file, its network, commands for it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MANY = 10
 def inspection_text(
     found: Inspection, depth: int | None = None, everything: bool = False, as_layers: bool = False
 ) -> str:
-    """The summary, and then the variables as a tree.
+    """The variables as a tree, and then the summary.
 
     Args:
       found: the inspection.
@@ -38,18 +38,17 @@ def inspection_text(
       everything: a line for each variable by its full name, training state included, instead of the tree.
       as_layers: a line for each layer of the network, instead of the tree. A graph is always shown so.
     """
-    what = _FORMATS.get(found.format, f"converted file, {found.format}")
-    counts = f"{len(found.variables)} variables, {found.parameters:,} elements"
-    lines = [f"{click.style(shown(str(found.path)), bold=True)}: {what}, {counts}"]
-    lines += [f"read: {found.read}"] if found.read else []
-    lines += _labelled(_summary(found))
-    lines.append("")
     graph = layers.network_graph(found) if as_layers or found.path.suffix in GRAPH_SUFFIXES else None
     if everything:
-        lines += _list(found)
+        lines = list(_list(found))
     else:
-        lines += _tree(found, depth) if graph is None else layers.text(graph)
-    return "\n".join(lines)
+        lines = list(_tree(found, depth) if graph is None else layers.text(graph))
+    lines += [""] if lines else []
+    what = _FORMATS.get(found.format, f"converted file, {found.format}")
+    counts = f"{len(found.variables)} variables, {found.parameters:,} elements"
+    lines.append(f"{click.style(shown(str(found.path)), bold=True)}: {what}, {counts}")
+    lines += [f"read: {found.read}"] if found.read else []
+    return "\n".join([*lines, *_labelled(_summary(found))])
 
 
 def _summary(found: Inspection) -> Iterator[tuple[str, str]]:
@@ -93,11 +92,12 @@ def _unknown(found: Inspection) -> Iterator[tuple[str, str]]:
         yield from (("not supported", node) for node in found.unsupported)
         return
     if nearest is None:
-        yield "model", click.style(f"none ({found.doubt})", fg="yellow")
+        doubt = str(found.doubt).removeprefix(f"{found.path}: ")
+        yield "model", click.style(f"none: {doubt}", fg="yellow")
         return
     yield "model", click.style("none that slimport knows", fg="yellow")
     yield "looked for", looked_for()
-    yield "found", f"{len(found.extras.get(training_state.LAYERS, ()))} variables of layers, in the tree below"
+    yield "found", f"{len(found.extras.get(training_state.LAYERS, ()))} variables of layers, in the tree above"
     network, variables = nearest.network, len(nearest.network.variables())
     yield (
         "nearest",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,12 @@ def write(report: Report, path: Path, command: str = "") -> None:
     Raises:
       InputError: matplotlib or Jinja is not installed, or `path` cannot be written.
     """
-    text = render(report, plot.png(report), command)
+    text = render(report, plot.png(report), command, datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"))
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def render(report: Report, png: bytes, command: str = "") -> str:
+def render(report: Report, png: bytes, command: str, date: str) -> str:
     """The page as text, with the plot in it."""
     page: str = template("report.html").render(
         report=report,
@@ -46,6 +47,7 @@ def render(report: Report, png: bytes, command: str = "") -> str:
         float64_limit=FLOAT64_LIMIT,
         float32_rule=FLOAT32_RULE,
         command=command,
+        date=date,
     )
     return page
 

@@ -38,14 +38,14 @@ def check_outputs(plot: PathLike | None, page: PathLike | None, inputs: Iterable
         frameworks.require("jinja2")
 
 
-def report_text(report: Report) -> str:
-    """Every end point, what was compared, and the verdict in each dtype, for a terminal."""
-    width = max(len(row.name) for row in report.rows)
-    title = f"{'end point':<{width}}  {'shape':<19} {'rel_l2':>9} {'max_abs':>9}"
-    lines = [title + (f" {'TF-Slim':>9} {'ratio':>6}" if report.dtype == "float32" else "")]
-    for row in report.rows:
-        lines.append(_row_text(row, width) + ("" if row.ok else f"  {_red('DIFFERS')}"))
-        lines += [f"  {_red('DIFFERS')}: {text}" for text in report.differences.get(row.name, [])]
+def report_text(report: Report, columns: int | None = None) -> str:
+    """Every end point, what was compared, and the verdict in each dtype.
+
+    Args:
+      report: the result of `verify`.
+      columns: of the terminal; in a narrow one, numbers are below the names. None is any number.
+    """
+    lines = list(_table(report, columns))
     height, width = report.input_shape[1:3]
     lines += [
         "",
@@ -91,13 +91,29 @@ def _verdict_text(report: Report, dtype: str) -> str:
     return f"{_red('DIFFERENT')}: {beyond}; it begins at {report.first_difference}"
 
 
-def _row_text(row: Row, width: int) -> str:
-    shape = "x".join(map(str, row.shape))
-    text = f"{row.name:<{width}}  {shape:<19} {row.rel_l2:9.2e} {row.max_abs:9.2e}"
-    if row.slim_rel_l2 is not None:
-        ratio = "" if row.ratio is None else f"{row.ratio:6.2f}"
-        text += f" {row.slim_rel_l2:9.2e} {ratio:>6}"
-    return text
+def _table(report: Report, columns: int | None) -> Iterator[str]:
+    """Yields the lines of the table of end points."""
+    headings = ("end point", "shape", "rel_l2", "max_abs", *(("TF-Slim", "ratio") if report.dtype == "float32" else ()))
+    cells = [headings, *map(_cells, report.rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
+    below = columns is not None and sum(widths) + 2 * (len(widths) - 1) > columns
+    for row, (name, shape, *numbers) in zip((None, *report.rows), cells, strict=True):
+        aligned = [f"{shape:<{widths[1]}}", *(f"{n:>{w}}" for n, w in zip(numbers, widths[2:], strict=True))]
+        differs = "" if row is None or row.ok else f"  {_red('DIFFERS')}"
+        if below:
+            yield name + differs
+            yield f"    {'  '.join(aligned)}".rstrip()
+        else:
+            yield "  ".join([f"{name:<{widths[0]}}", *aligned]).rstrip() + differs
+        for text in report.differences.get(name, []) if row else ():
+            yield f"  {_red('DIFFERS')}: {text}"
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    found = row.name, "x".join(map(str, row.shape)), f"{row.rel_l2:.2e}", f"{row.max_abs:.2e}"
+    if row.slim_rel_l2 is None:
+        return found
+    return *found, f"{row.slim_rel_l2:.2e}", "" if row.ratio is None else f"{row.ratio:.2f}"
 
 
 def _red(text: str) -> str:

@@ -2,17 +2,21 @@
 
 Names and paths come from files and servers of others. Nothing of them reaches the terminal as a command: no escape
 sequence, no line break, no mark that turns the direction of text.
+
+On a terminal, lines are fitted to its width, and there are colours unless NO_COLOR is set or TERM is dumb. Anywhere
+else, a line is a line, for programs that read it.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -23,6 +27,15 @@ _SHOWN_AFTER_S = 1.0
 # What click.style writes, and nothing else that begins with an escape.
 _STYLE = re.compile(r"(\x1b\[(?:[0-9]{1,3};?)*m)")
 _PLAIN_LINES = str.maketrans("└├│─", "`||-")
+_BELOW = str.maketrans("└├─", " │ ")
+# What a line of a tree begins with, and what is between two columns of a table.
+_GUIDES = re.compile(r"(?:\x1b\[[0-9;]*m|[└├│─ ])*")
+_GAP = re.compile(r"(?<=\S) {2,}")
+# A shape is one word with the name before it.
+_WORD = re.compile(r"\s*(?:\x1b\[[0-9;]*m|\[[^\[\]]*\]|\s(?=\[)|\S)+\s*")
+_COMMAND = re.compile(r"^\w+: slimport ")
+_ROOM = 20
+"""Columns that a column of a table needs to be read."""
 
 
 def say(text: str, err: bool = False) -> None:
@@ -32,7 +45,9 @@ def say(text: str, err: bool = False) -> None:
       InputError: stdout cannot be written.
     """
     stream = sys.stderr if err else sys.stdout
-    text = "\n".join(map(_line, text.split("\n")))
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        text = _STYLE.sub("", text)
+    text = fitted("\n".join(map(_line, text.split("\n"))), width_of(stream))
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         text.encode(encoding)
@@ -44,6 +59,58 @@ def say(text: str, err: bool = False) -> None:
         raise
     except OSError as error:
         raise InputError(f"standard output cannot be written: {error.strerror or error}") from error
+
+
+def width_of(stream: TextIO) -> int | None:
+    """The columns of the terminal that a stream is; None where it is none."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def fitted(text: str, width: int | None) -> str:
+    """A text with every line broken where it is wider than `width`: between words, else after a slash in a name.
+
+    The rest of a line stands under its last column where there is room for it, else four columns further in than its
+    beginning, with the guides of a tree continued. A command goes on as a shell reads it.
+    """
+    return text if width is None else "\n".join(part for line in text.split("\n") for part in _folded(line, width))
+
+
+def _folded(line: str, width: int) -> Iterator[str]:
+    if len(_STYLE.sub("", line)) <= width:
+        yield line
+        return
+    guides = _GUIDES.match(line)[0]  # type: ignore[index]
+    line, before = line[len(guides) :], _continued(guides)
+    columns = [gap.end() for gap in _GAP.finditer(_STYLE.sub("", line))]
+    hang = columns[-1] if columns and width - len(before) - columns[-1] >= _ROOM else 4
+    if hang == 4:
+        line = _GAP.sub("  ", line)
+    before += " " * hang
+    end = " \\" if _COMMAND.search(_STYLE.sub("", line)) else ""
+    row = guides
+    length = len(_STYLE.sub("", guides))
+    for word in _words(line, width - len(before) - len(end)):
+        size = len(_STYLE.sub("", word.rstrip()))
+        if length + size > width - len(end) and length > len(before):
+            yield row.rstrip() + end
+            row, length = before, len(before)
+        row += word
+        length += len(_STYLE.sub("", word))
+    yield row.rstrip()
+
+
+def _continued(guides: str) -> str:
+    """What stands below the guides of a line that goes on."""
+    return _STYLE.sub("", guides).translate(_BELOW)
+
+
+def _words(line: str, room: int) -> Iterator[str]:
+    """The words with the spaces behind them; what has no room in a line is taken apart after its slashes."""
+    for word in _WORD.findall(line):
+        if len(_STYLE.sub("", word.rstrip())) <= room:
+            yield word
+        else:
+            yield from re.findall(r"[^/]*/|[^/]+", word)
 
 
 def one_line(text: str) -> str:

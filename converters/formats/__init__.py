@@ -102,10 +102,11 @@ def _about(path: Path, format_: Format) -> Iterator[None]:
 
 
 def format_of(path: Path) -> Format:
-    """The format of a file, by its name; other files are checkpoints."""
-    for format_ in FORMATS:
-        if path.name.endswith(format_.suffixes) and format_ is not _CHECKPOINT:
-            return format_
+    """The format of a file, by its name; other files are checkpoints, and so are folders of any name."""
+    if not path.is_dir():
+        for format_ in FORMATS:
+            if path.name.endswith(format_.suffixes) and format_ is not _CHECKPOINT:
+                return format_
     return _FOLDER if (path / "model.safetensors").is_file() and (path / "config.json").is_file() else _CHECKPOINT
 
 
@@ -113,8 +114,10 @@ def target_of(path: Path, framework: str | None = None) -> Format:
     """The format that a destination's suffix names.
 
     Raises:
-      InputError: no format has the suffix, or none of `framework`'s has.
+      InputError: there is no such framework, or no format has the suffix, or none of the framework's has.
     """
+    if framework not in (None, *FRAMEWORKS):
+        raise InputError(f"--to {framework}: must be one of {', '.join(FRAMEWORKS)}")
     for format_ in FORMATS:
         if path.name.endswith(format_.suffixes) and framework in (None, format_.framework):
             return format_

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from converters.errors import InputError
 from converters.prediction import preprocessed
-from converters.variables import Array, PathLike
+from converters.variables import Array, PathLike, listed
 from slimport.graph import Graph, Node, Sides
 from slimport.map_sides import map_sides
 from slimport.networks import GraphNetwork, Network
-from slimport.preprocessing import PREPROCESSINGS
+from slimport.preprocessing import PREPROCESSINGS, Size, sides
 
 Bounds = NDArray[np.float64]
 BATCH = 2
@@ -36,6 +36,11 @@ class Input(NamedTuple):
     batch: int | None = None
     seed: int | None = None
     files: tuple[PathLike, ...] = ()
+
+    @classmethod
+    def of(cls, size: Size | None, batch: int | None, seed: int | None, files: PathLike | Sequence[PathLike]) -> Input:
+        """The input by the arguments of `verify`: a side for both, and one file for a list of it, are taken."""
+        return cls(None if size is None else sides(size), batch, seed, tuple(listed(files)))
 
 
 class Images(NamedTuple):

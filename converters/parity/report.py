@@ -45,7 +45,7 @@ class RoundedWeights:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """The comparison of every end point, of the weights, and of the settings in files that carry them.
 
@@ -94,6 +94,11 @@ class Report:
     versions: Mapping[str, str] = field(default_factory=dict)
     reference_versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        verdict = "equal" if self.ok else f"DIFFERENT from {self.first_difference} on"
+        dtypes = " and ".join(self.by_dtype)
+        return f"<Report on {self.network} in {self.backend}: {verdict}, {len(self.rows)} end points in {dtypes}>"
 
     @property
     def ok(self) -> bool:

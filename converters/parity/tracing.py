@@ -42,6 +42,7 @@ from converters.weights.source import Source, open_source
 from converters.weights.user_graph import BESIDE, GraphOptions
 from slimport import networks
 from slimport.networks import Network
+from slimport.preprocessing import Size
 
 SUFFIX = ".npz"
 _FORMAT = "slimport trace 1"
@@ -155,14 +156,14 @@ def trace(
     source: PathLike,
     path: PathLike,
     *,
-    size: tuple[int, int] | None = None,
+    size: Size | None = None,
     batch: int | None = None,
     scope: str | None = None,
     step: int | None = None,
     selection: Selection = EVERYTHING,
     graph: GraphOptions = BESIDE,
     seed: int | None = None,
-    images: Sequence[PathLike] = (),
+    images: PathLike | Sequence[PathLike] = (),
     progress: Callable[[str], None] = lambda _: None,
     **arguments: Any,
 ) -> Description:
@@ -189,7 +190,7 @@ def trace(
     with open_source(source, scope, step, selection, graph) as opened:
         network = opened.network
         arguments = all_arguments(opened, arguments)
-        reference = run_judge(opened, arguments, Input(size, batch, seed, tuple(images)), progress)
+        reference = run_judge(opened, arguments, Input.of(size, batch, seed, images), progress)
         description = Description(
             network=network.to_json(),
             scope=opened.scope,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from converters import frameworks
 from converters.errors import InputError, first_line
 from converters.files import sha256_of
+from converters.formats import open_file
 from converters.parity import ports
 from converters.parity.compare import Comparison, Row, max_abs, rel_l2
 from converters.parity.images import Input
@@ -23,10 +25,12 @@ from converters.parity.reference import SlimSide, all_arguments
 from converters.parity.report import Named, Report, RoundedWeights
 from converters.parity.tracing import Trace, open_trace
 from converters.variables import Array, PathLike
+from converters.weights.recognize import SeveralNetworksError
 from converters.weights.selection import EVERYTHING, Selection
 from converters.weights.source import Source, open_source
 from converters.weights.user_graph import BESIDE, GraphOptions
 from slimport.graph import scoped
+from slimport.preprocessing import Size
 
 DTYPES = ("float64", "float32")
 _PACKAGES = ("slimport", "numpy", "torch", "keras", "onnx", "onnxruntime", "jax", "tensorflow", "tf_keras", "tf_slim")
@@ -39,7 +43,7 @@ def verify(
     target: str | None = None,
     dtype: str | None = None,
     both_dtypes: bool | None = None,
-    size: tuple[int, int] | None = None,
+    size: Size | None = None,
     batch: int | None = None,
     device: str = "cpu",
     scope: str | None = None,
@@ -47,7 +51,7 @@ def verify(
     selection: Selection = EVERYTHING,
     graph: GraphOptions = BESIDE,
     seed: int | None = None,
-    images: Sequence[PathLike] = (),
+    images: PathLike | Sequence[PathLike] = (),
     reference: PathLike | None = None,
     progress: Callable[[str], None] = lambda _: None,
     **arguments: Any,
@@ -63,10 +67,11 @@ def verify(
       dtype: `float64` or `float32`; None is float64 wherever the target computes in it throughout.
       both_dtypes: whether the other dtype is measured too, where the target computes in it; then both count for the
         verdict. None means where `dtype` is None.
-      size, batch, seed: of the input, random numbers in the range that the network's preprocessing gives; None is an
-        odd height and an even width where the network takes both, or else the size that it was made for; 2; and 0. With
-        a trace, they are the trace's.
-      images: files that Pillow reads, preprocessed as in the network's evaluation, in place of random numbers.
+      size, batch, seed: of the input, random numbers in the range that the network's preprocessing gives; a size of one
+        number is a square. None is an odd height and an even width where the network takes both, or else the size that
+        it was made for; 2; and 0. With a trace, they are the trace's.
+      images: a file that Pillow reads, or several, preprocessed as in the network's evaluation, in place of random
+        numbers.
       device: `cpu` or `cuda`, of the port; the TF-Slim graph always runs on the CPU.
       scope, step, selection, graph: which network, checkpoint of a run's directory, part and TensorFlow graph of it, as
         of `convert`. The judge is that graph where the network is its own.
@@ -85,7 +90,7 @@ def verify(
         # A converted file may not remember its scope; of a checkpoint's networks, this is the recorded one.
         scope = trace.description.scope
     with _sides(source, converted, port_type, (scope, step, selection, graph), arguments) as sides:
-        asked = Input(size, batch, seed, tuple(images))
+        asked = Input.of(size, batch, seed, images)
         if trace is not None:
             trace.check(sides.source, sides.arguments, asked)
         slim = trace or run_judge(sides.source, sides.arguments, asked, progress)
@@ -134,7 +139,7 @@ def _sides(
     given: Mapping[str, Any],
 ) -> Iterator[_Sides]:
     """Opens the source and loads or builds the port; the arguments are those of `verify`."""
-    with open_source(source, *which) as opened:
+    with _opened(source, converted, which) as opened:
         if port_type.program:
             opened = opened.without_auxiliary()
         arguments = all_arguments(opened, given)
@@ -149,6 +154,24 @@ def _sides(
             _check_arguments(opened, file, arguments, given)
             named = Named(os.fspath(converted), file.digests())
             yield _Sides(opened, file, port_type.load(file, arguments), named, arguments)
+
+
+@contextmanager
+def _opened(
+    source: PathLike, converted: Any, which: tuple[str | None, int | None, Selection, GraphOptions]
+) -> Iterator[Source]:
+    """Opens the source; of several networks, the one whose scope the converted file has in its description."""
+    scope, step, selection, graph = which
+    with ExitStack() as stack:
+        try:
+            opened = stack.enter_context(open_source(source, *which))
+        except SeveralNetworksError:
+            if scope is not None or not ports.is_path(converted):
+                raise
+            with open_file(Path(converted)) as file:
+                remembered = file.description.get("scope")
+            opened = stack.enter_context(open_source(source, remembered, step, selection, graph))
+        yield opened
 
 
 def _report(

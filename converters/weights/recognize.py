@@ -34,6 +34,9 @@ ASSUMED = (
 )
 
 
+LISTED = "'slimport inspect' lists its variables"
+
+
 @dataclass(frozen=True)
 class Recognition:
     """A network found in a set of variables. Names are full ones.
@@ -146,11 +149,15 @@ class Resemblance:
 
 
 class UnknownNetworkError(InputError):
-    """There is no network that slimport knows; `nearest` is the nearest one, if any."""
+    """There is no network that slimport knows: `reason` says why, `nearest` is the nearest one, if any."""
 
-    def __init__(self, message: str, nearest: Resemblance | None) -> None:
-        super().__init__(f"{message}; {nearest}" if nearest else message)
-        self.nearest = nearest
+    def __init__(self, reason: str, nearest: Resemblance | None) -> None:
+        super().__init__(f"{reason}; {nearest or LISTED}")
+        self.reason, self.nearest = reason, nearest
+
+
+class SeveralNetworksError(InputError):
+    """There are several networks, and none was chosen."""
 
 
 def scopes(names: Mapping[str, object]) -> list[tuple[str, str]]:
@@ -181,7 +188,7 @@ def choose(
     if len(chosen) == 1:
         return chosen[0]
     if chosen:
-        raise InputError(
+        raise SeveralNetworksError(
             f"{source}: {len(chosen)} networks, under the scopes {_scopes(chosen)}: choose one with --scope"
         )
     for family, at in scopes(shapes):
@@ -193,10 +200,18 @@ def choose(
     if not found and scopes(averages):
         there = "; its moving averages are those of one: take them with --ema"
     raise UnknownNetworkError(
-        f"{source}: no network that slimport knows among its {len(shapes)} variables{where}{there}; "
-        f"'slimport inspect' lists its variables",
+        f"{source}: no network that slimport knows among its {len(shapes)} variables{where}{there or _named(shapes)}",
         None if found else nearest(shapes),
     )
+
+
+def _named(shapes: Mapping[str, Shape]) -> str:
+    """The family whose name a scope has, as part of a message; empty where there is none."""
+    names = {network.default_scope: type(network).title for network in NETWORKS.values()}
+    for part in dict.fromkeys(part for name in shapes for part in name.split("/", training_state.DEEPEST)[:-1]):
+        if part in names:
+            return f"; scope {part!r} is named like {names[part]}, but its layers are other ones"
+    return ""
 
 
 def _outermost(found: Sequence[Recognition]) -> Sequence[Recognition]:
@@ -216,8 +231,7 @@ def check_whole(recognition: Recognition, source: str) -> None:
     problems = list(recognition.problems())
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     raise InputError(
-        f"{source}: not a whole {recognition.network} under scope {recognition.scope!r}: "
-        f"{problems[0]}{more}; 'slimport inspect' lists its variables"
+        f"{source}: not a whole {recognition.network} under scope {recognition.scope!r}: {problems[0]}{more}; {LISTED}"
     )
 
 

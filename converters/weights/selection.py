@@ -108,7 +108,10 @@ def select(stored: Iterable[str], selection: Selection) -> dict[str, str]:
     for scope in selection.exclude_scopes:
         if not any(name.startswith(scope) for name in stored):
             raise InputError(f"--exclude-scope {scope}: no variable's name begins so; 'inspect --all' lists them")
-    seen = {name: name for name in stored if not name.startswith(selection.exclude_scopes)}
+    # Who saves variables by the names of their tensors has `weights:0`.
+    taken = set(stored)
+    plain = {name: name.removesuffix(":0") for name in stored if name.removesuffix(":0") not in taken}
+    seen = {plain.get(name, name): name for name in stored if not name.startswith(selection.exclude_scopes)}
     if selection.ema:
         for shadow in list(seen):
             if variable := training_state.averaged(shadow, seen):

@@ -18,6 +18,7 @@ from slimport.functions import (
     list_models,
 )
 from slimport.keras.end_points import end_points
+from slimport.keras.load import load
 from slimport.keras.network import build
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "end_points",
     "inception_v3",
     "list_models",
+    "load",
     "resnet_v1",
     "resnet_v1_18",
     "resnet_v1_18_beta",

@@ -112,14 +112,17 @@ class BatchNorm(Layer, nn.BatchNorm2d):
             return super().forward(inputs)
         assert self.running_mean is not None
         assert self.running_var is not None
-        assert self.momentum is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        # Without a momentum, an average of all batches, as `update_bn` computes.
+        weight = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         # With a momentum of 1, a moving average is the batch's statistic.
         mean, unbiased = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
         net = F.batch_norm(inputs, mean, unbiased, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
         count = inputs.numel() // inputs.shape[1]
         with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(unbiased * ((count - 1) / count), self.momentum)
+            self.running_mean.lerp_(mean, weight)
+            self.running_var.lerp_(unbiased * ((count - 1) / count), weight)
         return net
 
     def _normalized_by_itself(self, inputs: Tensor) -> Tensor:

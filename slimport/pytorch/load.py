@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
-from slimport import networks
+from slimport import functions, networks
 from slimport.files import replacing
 from slimport.pytorch.network import Network
 
@@ -28,29 +29,37 @@ def load(path: str | os.PathLike[str], **arguments: Any) -> Network:
     """The model in a `.safetensors` file that slimport wrote, in eval mode.
 
     Args:
-      path: the file, or a folder of `slimport convert --to huggingface`.
+      path: the file, or a folder of `slimport convert --to huggingface`. `converters.load_pytorch` takes any other
+        checkpoint or converted file.
       arguments: of the definition, to run the same weights otherwise (`global_pool=False`, `output_stride=8`).
 
     Raises:
-      ValueError: the file's metadata does not describe a network.
+      ValueError: it is another file, or its metadata does not describe a network.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "model.safetensors"
-    with safe_open(path, framework="pt") as file:
+    file_path = Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
+    if file_path.suffix != ".safetensors" or not file_path.is_file():
+        raise ValueError(
+            f"{os.fspath(path)}: no .safetensors file that slimport wrote; converters.load_pytorch takes checkpoints, "
+            f"other converted files, URLs and names of the zoo"
+        )
+    with safe_open(file_path, framework="pt") as file:
         metadata = file.metadata() or {}
     if "slimport" not in metadata:
-        raise ValueError(f"{path}: no 'slimport' entry in the metadata, so the network is not known")
+        raise ValueError(
+            f"{file_path}: no 'slimport' entry in the metadata, so the network is not known; converters.load_pytorch "
+            f"recognises it by the variables' names"
+        )
     description = json.loads(metadata["slimport"])
-    arguments = {"scope": description["scope"], **description.get("arguments", {}), **arguments}
-    model = build(networks.from_json(description["network"]), **arguments)
-    state = load_file(path)
+    network = networks.from_json(description["network"])
+    arguments = functions.without_classes(network, arguments, str(file_path), "model.reset_classifier")
+    model = build(network, **{"scope": description["scope"], **description.get("arguments", {}), **arguments})
+    state = load_file(file_path)
     model.to(next(iter(state.values())).dtype)
     model.load_state_dict(state)
     return model.eval()
 
 
-def save(model: Network, path: str | os.PathLike[str]) -> None:
+def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Writes a model as `slimport convert` writes `.safetensors`: `load` reads it, and `slimport convert` takes it on.
 
         slimport.pytorch.save(model, "tuned.safetensors")     # then: slimport convert tuned.safetensors tuned.ckpt
@@ -58,13 +67,15 @@ def save(model: Network, path: str | os.PathLike[str]) -> None:
     The arguments that are not the defaults (`output_stride=8`, say) are kept too. The file appears whole or not at all.
 
     Args:
-      model: a network of `slimport.pytorch`, on any device.
+      model: a network of `slimport.pytorch`, on any device, or what wraps one: `torch.compile`, `DataParallel`,
+        `DistributedDataParallel`, `torch.optim.swa_utils.AveragedModel`, whose averages are then saved.
       path: the file.
 
     Raises:
-      ValueError: the name does not end in `.safetensors`, or the model's parameters are not those of its network:
-        folded ones, say, or a layer that was replaced.
+      ValueError: the name does not end in `.safetensors`, or the model is none of `slimport.pytorch`, or its parameters
+        are not those of its network: folded ones, say, or a layer that was replaced.
     """
+    model = _unwrapped(model)
     if Path(path).suffix != ".safetensors":
         raise ValueError(f"{os.fspath(path)}: the name must end in .safetensors, which is what is written")
     with torch.device("meta"):
@@ -82,6 +93,17 @@ def save(model: Network, path: str | os.PathLike[str]) -> None:
     # Following a link, so that the link stays one.
     with replacing(Path(path).resolve()) as temporary:
         save_file(state, temporary, metadata={"format": "pt", "slimport": json.dumps(description)})
+
+
+def _unwrapped(model: nn.Module) -> Network:
+    """The network in a model, which may be wrapped several times."""
+    inner: Any = model
+    while not isinstance(inner, Network):
+        # torch.compile's wrapper has the one, all others have the other.
+        inner = getattr(inner, "_orig_mod", None) or getattr(inner, "module", None)
+        if inner is None:
+            raise ValueError(f"a {type(model).__name__}, and no network of slimport.pytorch: torch.save saves it")
+    return inner
 
 
 def _state(model: Network) -> dict[str, torch.Tensor]:

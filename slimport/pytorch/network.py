@@ -133,7 +133,11 @@ class Network(Part):
           images: [batch, in_channels, height, width], of the parameters' dtype; what has not 4 axes has those of the
             graph.
           more: the other inputs, in the graph's order, where it has several.
+
+        Raises:
+          ValueError: the images have other axes; the message says what gives them these.
         """
+        self._check(images)
         return self._named(self._run((images, *more), None))
 
     def end_points(self, images: Tensor, *more: Tensor) -> tuple[Any, dict[str, Tensor]]:
@@ -143,6 +147,7 @@ class Network(Part):
           images: [batch, in_channels, height, width], of the parameters' dtype.
           more: the other inputs, where there are several.
         """
+        self._check(images)
         found: dict[str, Tensor] = {}
         net = self._named(self._run((images, *more), found.__setitem__))
         return net, {name: found[name] for name in self.graph.end_point_names(self.scope) if name in found}
@@ -154,18 +159,42 @@ class Network(Part):
         by_node = dict(zip(self._gives, values if len(self._gives) > 1 else (values,), strict=True))
         return {name: by_node[node] for name, node in self.graph.outputs}
 
-    def features(self, images: Tensor | Sequence[Tensor], names: Collection[str]) -> dict[str, Tensor]:
+    def _check(self, images: Any) -> None:
+        """Raises ValueError unless images have the network's axes, which a convolution would say in other words."""
+        first = self.graph.nodes[0]
+        if torch.compiler.is_compiling() or not isinstance(images, Tensor):
+            return
+        # Not where they are traced, and sizes are no numbers.
+        if not all(isinstance(side, int) for side in images.shape):
+            return
+        shape, channels = tuple(images.shape), first.channels
+        if first.op != "input" or first.stride is None or (len(shape) == 4 and channels in (0, shape[1])):
+            return
+        hints = {
+            (3, shape[0] == channels): "images[None] is a batch of one",
+            (3, shape[-1] == channels != shape[0]): "images.permute(2, 0, 1)[None] is a batch of one",
+            (4, shape[-1] == channels): "images.permute(0, 3, 1, 2) has that order",
+        }
+        hint = hints.get((len(shape), True))
+        raise ValueError(
+            f"images of shape {list(shape)}: {self.network.name} takes [batch, {channels}, height, width]"
+            + (f"; {hint}" if hint else "")
+        )
+
+    def features(self, images: Tensor | Sequence[Tensor], names: str | Collection[str]) -> dict[str, Tensor]:
         """Some end points, by the names and in the order in which they are asked for.
 
         Nothing is computed after the last of them.
 
         Args:
           images: [batch, in_channels, height, width], of the parameters' dtype; several where there are several inputs.
-          names: of end points, as slim has them (`resnet_v2_50/block2`) or without the model's scope (`block2`).
+          names: of end points, as slim has them (`resnet_v2_50/block2`) or without the model's scope (`block2`); a
+            string is one name.
 
         Raises:
           ValueError: the network has no such end point; the message has the nearest.
         """
+        names = [names] if isinstance(names, str) else names
         full_names = self._full_names(names)
         found = self._find(images, set(full_names.values()))
         return {name: found[full] for name, full in full_names.items()}
@@ -175,6 +204,7 @@ class Network(Part):
         return self._find(images, {_FEATURES})[_FEATURES]
 
     def _find(self, images: Tensor | Sequence[Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
+        self._check(images)
         found: dict[str, Tensor] = {}
 
         def keep(name: str, value: Tensor) -> None:

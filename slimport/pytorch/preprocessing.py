@@ -31,6 +31,7 @@ class Inception(nn.Module):
 
     def forward(self, image: Any) -> Tensor:
         pixels = _tensor(image)
+        _check_range(pixels, 1)
         height, width = pixels.shape[-2:]
         top, left = (preprocessing.crop_margin(side, self.central_fraction) for side in (height, width))
         pixels = pixels[..., top : height - top, left : width - left]
@@ -57,6 +58,7 @@ class Vgg(nn.Module):
 
     def forward(self, image: Any) -> Tensor:
         pixels = _tensor(image)
+        _check_range(pixels, 255)
         resized = preprocessing.smallest_size_at_least(tuple(pixels.shape[-2:]), self.resize_side)
         top, left = preprocessing.crop_offsets(resized, self.size)
         height, width = self.size
@@ -86,7 +88,9 @@ class Lenet(nn.Module):
         self.size = preprocessing.sides(size or self.default_size)
 
     def forward(self, image: Any) -> Tensor:
-        return (_crop_or_pad(_tensor(image), self.size) - 128) / 128
+        pixels = _tensor(image)
+        _check_range(pixels, 255)
+        return (_crop_or_pad(pixels, self.size) - 128) / 128
 
     def extra_repr(self) -> str:
         return f"size={self.size}"
@@ -133,8 +137,23 @@ def _standardized(image: Tensor) -> Tensor:
 
 def _tensor(image: Any) -> Tensor:
     if isinstance(image, Tensor):
+        if image.ndim < 3 or (image.shape[-1] in (1, 3) and image.shape[-3] not in (1, 3)):
+            raise ValueError(
+                f"a tensor of shape {list(image.shape)}: must be [..., channels, height, width]; "
+                f"tensor.movedim(-1, -3) makes it of [height, width, channels]"
+            )
         return image
+    if not hasattr(image, "convert"):
+        raise TypeError(
+            f"a {type(image).__name__}: must be a PIL image or a tensor; slimport.preprocessing takes NumPy's arrays"
+        )
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def _check_range(image: Tensor, largest: int) -> None:
+    # A compiled program does not look at values.
+    if not torch.compiler.is_compiling():
+        preprocessing.check_range(image, largest)
 
 
 def _resized(image: Tensor, size: tuple[int, int], scale: float = 1) -> Tensor:
