@@ -14,6 +14,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ROOT, SMALL, Run, random_weights
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from converters import InputError, convert
 from converters.batch import convert_all
@@ -426,6 +429,42 @@ def test_a_damaged_file_is_refused_or_read_as_it_was(form: attack_forms.Form, fo
     outcomes = [what for what, _ in attack_forms.cases(forms, form, range(20), seed=1)]
     assert set(outcomes) <= allowed, outcomes
     assert outcomes.count(attack_forms.REFUSED) > 2
+
+
+# What is added to the last tensor's begin and end, and to the bytes of the file.
+PLACES = {
+    "as it is": (0, 0, 0),
+    "a gap before it": (4, 4, 4),
+    "a gap before it, and its end beyond the file's": (4, 4, 0),
+    "it overlaps the one before it": (-4, -4, -4),
+    "bytes behind it": (0, 0, 4),
+    "bytes are missing": (0, 0, -4),
+    "an end that is not its shape's": (0, 4, 0),
+    "an end that is not its shape's, and as many bytes": (0, 4, 4),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_safetensors_file_is_refused_where_its_own_library_refuses_it(
+    place: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.safetensors"
+    convert(checkpoint, path)
+    content = path.read_bytes()
+    data = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:data])
+    start, stop, more = PLACES[place]
+    begin, end = header[list(header)[-1]]["data_offsets"]
+    header[list(header)[-1]]["data_offsets"] = [begin + start, end + stop]
+    text = json.dumps(header).encode()
+    path.write_bytes(
+        struct.pack("<Q", len(text)) + text + content[data : len(content) + min(more, 0)] + bytes(max(more, 0))
+    )
+    right = place == "as it is"
+    with nullcontext() if right else pytest.raises(SafetensorError):
+        load_file(path)
+    with nullcontext() if right else pytest.raises(InputError), open_source(path):
+        pass
 
 
 def safetensors_of(metadata: object) -> bytes:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import SMALL, keras_name, random_weights
+import tensorflow as tf
+import torch
+from conftest import SMALL, keras_name, random_images, random_weights
 
 from converters import mapping
 
@@ -36,6 +38,17 @@ def test_layouts_come_back() -> None:
 def test_a_tiled_transposition_is_a_transposition(shape: tuple[int, ...]) -> None:
     array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     np.testing.assert_array_equal(mapping.pytorch_array("x/weights", array), mapping.pytorch_layout("x/weights", array))
+
+
+@pytest.mark.parametrize("multiplier", [1, 2])
+def test_a_depthwise_kernel_computes_in_pytorch_what_it_does_in_tensorflow(multiplier: int) -> None:
+    kernel, images = random_images((3, 2, 4, multiplier), 1), random_images((2, 5, 6, 4))
+    layout = mapping.pytorch_array("x/depthwise_weights", kernel)
+    assert layout.shape == mapping.pytorch_shape("x/depthwise_weights", kernel.shape)
+    np.testing.assert_array_equal(layout, mapping.pytorch_layout("x/depthwise_weights", kernel))
+    found = torch.nn.functional.conv2d(torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(layout), groups=4)
+    slim = tf.nn.depthwise_conv2d(images, kernel, [1, 1, 1, 1], "VALID")
+    np.testing.assert_allclose(found.permute(0, 2, 3, 1), slim, rtol=1e-5, atol=1e-6)
 
 
 def test_a_fully_connected_weight_is_transposed() -> None:

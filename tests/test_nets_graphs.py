@@ -179,28 +179,39 @@ def test_strides_moved_to_the_ends_of_blocks_dilate_what_comes_behind_as_they_do
     assert any("SpaceToBatchND" in node.name for node in ours.nodes)
 
 
-def test_a_bounded_unit_bounds_its_shortcut_its_residual_and_their_sum() -> None:
-    images = 300 * random_images((2, 9, 8, 4))
+def bounded_unit(images: Any, depth: int, names: tuple[str, ...]) -> list[Any]:
+    """Tensors of a bounded bottleneck unit by their names in its scope, and its output."""
     with (
         tf.Graph().as_default() as graph,
         tf_session() as session,
         slim.arg_scope(resnet_v1.resnet_arg_scope()),
         slim.arg_scope([slim.batch_norm], is_training=False),
     ):
-        output = resnet_v1.bottleneck(tf.constant(images), 8, 2, 1, use_bounded_activations=True)
+        output = resnet_v1.bottleneck(tf.constant(images), depth, 2, 1, use_bounded_activations=True)
         session.run(tf.global_variables_initializer())
-        shortcut, before, residual = (
-            f"bottleneck_v1/{name}:0"
-            for name in ("shortcut/Relu6", "shortcut/BatchNorm/FusedBatchNormV3", "conv3/BatchNorm/FusedBatchNormV3")
-        )
-        tensors = (graph.get_tensor_by_name(name) for name in (shortcut, before, residual))
-        bounded, unbounded, free, found = session.run([*tensors, output])
+        return session.run([*(graph.get_tensor_by_name(f"bottleneck_v1/{name}:0") for name in names), output])
+
+
+RESIDUAL = "conv3/BatchNorm/FusedBatchNormV3"
+
+
+def test_a_bounded_unit_bounds_its_shortcut_its_residual_and_their_sum() -> None:
+    names = ("shortcut/Relu6", "shortcut/BatchNorm/FusedBatchNormV3", RESIDUAL)
+    bounded, unbounded, free, found = bounded_unit(300 * random_images((2, 9, 8, 4)), 8, names)
     assert unbounded.min() < 0
     assert unbounded.max() > 6
     assert free.min() < -6
     assert free.max() > 6
     np.testing.assert_array_equal(bounded, unbounded.clip(0, 6))
     np.testing.assert_array_equal(found, (bounded + free.clip(-6, 6)).clip(0, 6))
+
+
+def test_a_bounded_unit_bounds_its_residual_where_the_shortcut_is_the_input() -> None:
+    images = 300 * random_images((2, 9, 8, 4))
+    free, found = bounded_unit(images, 4, (RESIDUAL,))
+    # What is not bounded: the sum, of which the residual's bound takes no part beyond [0, 6].
+    assert ((images > 12) & (free < -images)).any()
+    np.testing.assert_array_equal(found, (images + free.clip(-6, 6)).clip(0, 6))
 
 
 def vgg_graph(package: str, name: str, setting: Setting) -> Described:

@@ -11,12 +11,16 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import Run, random_images, save_small
+from conftest import Run, pytorch_port, random_images, random_weights, save_small
 
 from converters import InputError, frameworks, verify
+from converters.formats import programs
 from converters.parity import tf_slim
 from converters.weights.source import open_source
 from slimport import networks
+from slimport.graph import Input as GraphInput
+from slimport.graph import avg_pool2d, conv2d, record, squeeze
+from slimport.networks import GraphNetwork
 
 frameworks.require("slimport.nets")
 import tensorflow.compat.v1 as tf
@@ -85,6 +89,23 @@ def test_verify_runs_the_file_itself_at_every_end_point(
     assert [row.name for row in report.rows] == NETWORK.end_points("resnet_v2")
     assert report.weights_compared == len(NETWORK.variables())
     assert sum("predictions are not in the file" in note for note in report.notes) == 1
+
+
+def test_a_program_is_made_of_a_network_that_takes_few_sizes() -> None:
+    """As Inception v1, it ends in a pooling of 7x7: images of 193 to 224 pixels have one such window."""
+
+    def define(images: Any) -> Any:
+        net = conv2d(images, 4, 3, stride=32, scope="conv")
+        return squeeze(avg_pool2d(net, 7, 1, scope="pool"), scope="squeeze")
+
+    network = GraphNetwork(record(define, inputs=[GraphInput("images", (None, None, None, 3))]))
+    model = pytorch_port(network, random_weights(network))
+    run = programs.export(model).module()
+    for shape in ((1, 3, 193, 224), (2, 3, 200, 200)):
+        images = torch.from_numpy(random_images(shape))
+        torch.testing.assert_close(run(images), model(images))
+    inception_v1 = networks.NETWORKS["inception_v1"]
+    assert programs.other_side(inception_v1.graph(), inception_v1.default_image_size) == 223
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -238,6 +238,12 @@ def test_a_trace_of_something_else_is_refused(
         verify(tmp_path / "c.ckpt", reference=small_trace)
 
 
+def test_a_trace_of_the_same_weights_under_another_scope_is_refused(small_trace: Path, tmp_path: Path) -> None:
+    make_checkpoint.save_without_tensorflow(SMALL, tmp_path / "c.ckpt", scope="other")
+    with pytest.raises(InputError, match=r"recorded under scope 'resnet_v2', but .* is under 'other'"):
+        verify(tmp_path / "c.ckpt", scope="other", reference=small_trace)
+
+
 def test_a_trace_is_recorded_as_asked(small_v2: Path, tmp_path: Path) -> None:
     path = tmp_path / "t.npz"
     arguments: dict[str, Any] = {"output_stride": 4, "global_pool": False, "spatial_squeeze": False}

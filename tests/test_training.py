@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -215,6 +216,26 @@ def test_parameter_groups_are_slims_regularized_variables() -> None:
     kernels = {name.replace("/", ".")[: -len("weights")] + "weight" for name in SMALL.variables() if "/weights" in name}
     assert {names[id(parameter)] for parameter in decayed["params"]} == kernels
     assert {names[id(parameter)] for parameter in others["params"]} == set(names.values()) - kernels
+
+
+def test_the_regularization_loss_is_slims_with_its_default_weight_decay() -> None:
+    frameworks.require("slimport.nets")
+    import tensorflow.compat.v1 as tf
+    import tf_slim as slim
+    from tf_slim.nets import resnet_v2
+
+    from slimport.nets import resnet_v2 as ours
+
+    with tf.Graph().as_default(), building_graphs(), tf.Session() as session:
+        with slim.arg_scope(resnet_v2.resnet_arg_scope()):
+            ours.build(SMALL, tf.zeros((1, 64, 64, 3)), is_training=True, scope=SCOPE)
+        session.run(tf.global_variables_initializer())
+        variables = {v.op.name.removeprefix(f"{SCOPE}/"): v for v in tf.global_variables()}
+        weights, loss = session.run([variables, tf.losses.get_regularization_loss()])
+    model = pytorch_port(SMALL, weights).double()
+    assert training.regularization_loss(model).item() == pytest.approx(float(loss), rel=1e-6)
+    decayed, _ = training.parameter_groups(model)
+    assert decayed["weight_decay"] == signature(resnet_v2.resnet_arg_scope).parameters["weight_decay"].default
 
 
 def initial(network: networks.ResNetV2, seed: int) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from typing import Any
 from converters import frameworks
 from converters.errors import InputError, first_line
 from converters.formats.base import description_text, read_description
+from slimport.graph import Graph
+from slimport.map_sides import map_sides
 from slimport.networks import GraphNetwork, Network
 
 NOTES = "slimport"
@@ -33,7 +35,8 @@ def export(model: Any) -> Any:
     shape = input_shape(model.network)
     side = model.network.default_image_size
     # A batch of one, or equal sides, would become conditions of the program.
-    sizes = [2, *(side + axis if size is None else size for axis, size in enumerate(shape[1:], -1))]
+    example = (2, side, side, other_side(model.graph, side))
+    sizes = [given if size is None else size for given, size in zip(example, shape, strict=False)]
     images = torch.zeros(sizes, dtype=next(model.parameters()).dtype)
     free = {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(shape) if size is None}
     # Without `backed_size_oblivious`, the program refuses images with a 1x1 feature map inside the network.
@@ -60,6 +63,20 @@ def input_shape(network: Network) -> tuple[int | None, ...]:
             )
         shape = (None, *network.input_shape[1:])
     return (shape[0], shape[3], shape[1], shape[2]) if len(shape) == 4 else shape
+
+
+def other_side(graph: Graph, side: int) -> int:
+    """A side next to `side`, for which the maps that the network squeezes are 1x1 too: of Inception v1, not the larger.
+
+    Its last pooling, of 7x7, takes images of 193 to 224 pixels.
+    """
+
+    def fits(other: int) -> bool:
+        found = map_sides(graph, (side, other))
+        squeezed = [found[node.inputs[0]] for node in graph.nodes if node.op == "squeeze"]
+        return all(sides in (None, (1, 1)) for sides in squeezed)
+
+    return side - 1 if fits(side - 1) and not fits(side + 1) else side + 1
 
 
 def export_end_points(model: Any) -> tuple[Any, list[str]]:

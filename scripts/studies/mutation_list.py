@@ -248,7 +248,7 @@ _TRACES = (
         "a trace of another scope is taken",
         "if recorded.scope != source.scope:",
         "if False:",
-        "tests/test_trace.py -k something_else",
+        "tests/test_trace.py -k another_scope",
     ),
     Mutation(
         f"{_PARITY}/tracing.py",
@@ -327,7 +327,7 @@ _READERS = (
         "a block reaches beyond the file",
         "if handle.end > self._size:",
         "if handle.end > self._size + 8:",
-        "tests/checkpoint/test_damage.py -k refused_or_harmless",
+        _FORGED,
     ),
     Mutation(
         f"{_CHECKPOINT}/table.py",
@@ -404,21 +404,21 @@ _READERS = (
         "a zero byte in a name is not escaped",
         r'rb"[\x00\xff]"',
         r'rb"[\xff]"',
-        _WIRE,
+        "tests/checkpoint/test_exact.py -k whatever",
     ),
     Mutation(
         f"{_CHECKPOINT}/ordered_code.py",
-        "numbers of 7 bits take a byte more",
+        "numbers of 7 bits take a byte less",
         ".bit_length() // 7 + 1",
         ".bit_length() // 8 + 1",
-        _WIRE,
+        "tests/checkpoint/test_exact.py -k another_byte",
     ),
     Mutation(
         f"{_CHECKPOINT}/wire.py",
         "varints of more than 64 bits",
         "if value >> 64:",
         "if value >> 70:",
-        _WIRE,
+        _FORGED,
     ),
     Mutation(
         f"{_CHECKPOINT}/wire.py",
@@ -443,21 +443,21 @@ _FILES = (
         "tensors may leave gaps",
         "if tensor.offset != offset:",
         "if tensor.offset < offset:",
-        "tests/test_attacks.py -k damaged_file",
+        "tests/test_attacks.py -k its_own_library",
     ),
     Mutation(
         "converters/formats/safetensors.py",
         "bytes behind the tensors",
         "if offset != end:",
         "if offset > end:",
-        "tests/test_attacks.py -k damaged_file",
+        "tests/test_attacks.py -k its_own_library",
     ),
     Mutation(
         "converters/formats/safetensors.py",
         "a tensor's bytes are not its shape's",
         "if tensor.size != stop - start:",
         "if tensor.size > stop - start:",
-        "tests/test_attacks.py -k damaged_file",
+        "tests/test_attacks.py -k its_own_library",
     ),
     Mutation(
         "converters/formats/huggingface.py",
@@ -527,8 +527,8 @@ _FILES = (
     Mutation(
         "converters/cli.py",
         "bad input exits with 1",
-        'click.echo(f"slimport: {one_line(message)}", err=True)\n    return 2',
-        'click.echo(f"slimport: {one_line(message)}", err=True)\n    return 1',
+        "err=True)\n    return 2",
+        "err=True)\n    return 1",
         "tests/test_cli.py -k bad_input",
     ),
     Mutation(
@@ -719,14 +719,14 @@ _PORTS = (
         "the regularization is not halved",
         "return weight_decay / 2 *",
         "return weight_decay *",
-        "tests/test_training.py -k parameter_groups",
+        "tests/test_training.py -k regularization_loss",
     ),
     Mutation(
         "slimport/pytorch/training.py",
         "another default weight decay",
         "WEIGHT_DECAY = 1e-4",
         "WEIGHT_DECAY = 1e-5",
-        "tests/test_training.py -k parameter_groups",
+        "tests/test_training.py -k regularization_loss",
     ),
     Mutation(
         "slimport/pytorch/training.py",
@@ -799,8 +799,8 @@ _PREPROCESSINGS = (
     Mutation(
         "slimport/preprocessing.py",
         "positions in float64",
-        "scale = np.float32(side_in) / np.float32(side_out)\n    position",
-        "scale = side_in / side_out\n    position",
+        "position = np.arange(side_out, dtype=np.float32) * scale",
+        "position = (np.arange(side_out) * (side_in / side_out)).astype(np.float32)",
         _PREPROCESSING,
     ),
     Mutation(

@@ -1,10 +1,10 @@
 """Breaks the code in many small ways, one at a time, and runs the tests that should see it.
 
-    python -m scripts.studies.mutations [--only TEXT]
+    python -m scripts.studies.mutations [--only TEXT] [--known FILE]
 
 Each mutation of `MUTATIONS` is made in a copy of the tree, and its tests run there: it is killed if one fails. All of
 these tests run on the copy as it is before, and must pass. Prints a Markdown table; exits with 1 if fewer than 95
-percent are killed.
+percent are killed. A mutation that the table in FILE, of a run that was cut short, calls killed is not tried again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 from scripts.studies.mutation_list import MUTATIONS, Mutation
@@ -88,8 +88,10 @@ def survives(tree: Path, mutation: Mutation) -> tuple[bool, str]:
     return code == 0, failed
 
 
-def check_control(tree: Path, mutations: Iterable[Mutation]) -> None:
-    """Raises RuntimeError if a test fails without a mutation."""
+def check_control(tree: Path, mutations: Collection[Mutation]) -> None:
+    """Raises RuntimeError if a test fails without a mutation, or ValueError if a mutation cannot be made."""
+    for mutation in mutations:
+        mutated((tree / mutation.file).read_text(), mutation)
     # A process for each file of tests, for the expressions of all that choose from it.
     chosen: dict[str, list[str]] = {}
     for mutation in mutations:
@@ -102,23 +104,38 @@ def check_control(tree: Path, mutations: Iterable[Mutation]) -> None:
             raise RuntimeError(f"{files}{every}: exit code {code} without a mutation: {failed}")
 
 
+def cells(mutation: Mutation) -> str:
+    """The first two cells of a mutation's row."""
+    return f"| `{mutation.file}` | {mutation.what}"
+
+
+def killed_before(table: str) -> dict[str, str]:
+    """The rows of the mutations that a table calls killed, by their first two cells."""
+    rows = [line for line in table.splitlines() if " | killed by " in line]
+    return {row.partition(" | killed by ")[0]: row for row in rows}
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="a part of the file or the description")
+    parser.add_argument("--known", type=Path, help="the table of an earlier run")
     chosen = parser.parse_args()
     mutations = [each for each in MUTATIONS if chosen.only in f"{each.file} {each.what}"]
+    known = killed_before(chosen.known.read_text()) if chosen.known else {}
     killed = 0
     with tempfile.TemporaryDirectory() as folder:
         tree = copy_tree(Path(folder))
-        check_control(tree, mutations)
+        check_control(tree, [each for each in mutations if cells(each) not in known])
         print("| file | mutation | result |")
         print("|---|---|---|")
         for mutation in mutations:
-            survived, failed = survives(tree, mutation)
-            killed += not survived
-            result = f"SURVIVED {mutation.tests}" if survived else f"killed by `{failed}`"
-            print(f"| `{mutation.file}` | {mutation.what} | {result} |", flush=True)
+            if (row := known.get(cells(mutation))) is None:
+                survived, failed = survives(tree, mutation)
+                result = f"SURVIVED {mutation.tests}" if survived else f"killed by `{failed}`"
+                row = f"{cells(mutation)} | {result} |"
+            killed += " | killed by " in row
+            print(row, flush=True)
     print(f"\n{killed} of {len(mutations)} mutations are killed")
     sys.exit(killed < LEAST_KILLED * len(mutations))
 

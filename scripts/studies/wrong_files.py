@@ -122,6 +122,11 @@ def stride_first(description: dict[str, Any]) -> None:
         units[0][2], units[-1][2] = units[-1][2], units[0][2]
 
 
+def dilated(description: dict[str, Any]) -> None:
+    """Gives the second block's second unit an atrous rate."""
+    description["network"]["blocks"][1][1][1][3] = 2
+
+
 def swap_two_of_one_shape(state: dict[str, Any]) -> None:
     kernels = [name for name in state if name.endswith("conv2.weight")]
     one, other = next((a, b) for a in kernels for b in kernels if a < b and state[a].shape == state[b].shape)
@@ -305,6 +310,7 @@ WRONG_FILES = (
         "refused",
         "nothing to compare",
     ),
+    WrongFile("an atrous rate in the metadata", "m.safetensors", described(dilated), "refused", "nothing to compare"),
     WrongFile(
         "`output_stride` in the metadata",
         "m.safetensors",

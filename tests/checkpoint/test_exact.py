@@ -187,6 +187,21 @@ def test_a_variable_cut_in_any_way(
     assert_same(checkpoint["w"], restore(tmp_path / "w", {"w": whole})["w"])
 
 
+@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("start", [63, 64, 127, 128, 8191, 8192, 2**20])
+def test_a_slice_that_begins_where_its_key_takes_another_byte(file_format: str, start: int, tmp_path: Path) -> None:
+    whole = random_array("int8", (start + 3,))
+    parts = {f"{start + 3} 0,{start}": whole[:start], f"{start + 3} {start},3": whole[start:]}
+    common = {"tensor_names": ["w", "w"]}
+    if file_format == "v1":
+        tf.raw_ops.SaveSlices(
+            filename=str(tmp_path / "w"), shapes_and_slices=[*parts], data=[*parts.values()], **common
+        )
+    else:
+        tf.raw_ops.SaveV2(prefix=str(tmp_path / "w"), shape_and_slices=[*parts], tensors=[*parts.values()], **common)
+    assert_same(open_checkpoint(tmp_path / "w")["w"], whole)
+
+
 def test_strings_of_every_length(tmp_path: Path) -> None:
     strings = np.array([[b"", b"a\x00b"], [b"x" * 70_000, "ü".encode()]], object)
     for file_format, save in SAVE.items():

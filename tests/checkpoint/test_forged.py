@@ -16,7 +16,7 @@ from converters import CheckpointError
 from converters.checkpoint import open_checkpoint, wire
 from converters.checkpoint.ordered_code import slice_key
 from converters.checkpoint.raw import RawFile
-from converters.checkpoint.table import Table
+from converters.checkpoint.table import BLOCK_TRAILER_SIZE, Table
 from scripts.studies import forgery
 from scripts.studies.forgery import bundle_entry, bundle_header, message, number, v1_data, v1_metadata
 
@@ -30,13 +30,13 @@ def read_all(source: Path) -> None:
 
 
 def refused(source: Path, match: str, megabytes: float = 8) -> None:
-    """One line that matches, within a second and a few megabytes."""
+    """One line that matches, within two seconds of computing and a few megabytes."""
     tracemalloc.start()
-    began = time.perf_counter()
+    began = time.process_time()
     try:
         with pytest.raises(CheckpointError, match=match) as raised:
             read_all(source)
-        assert time.perf_counter() - began < 2
+        assert time.process_time() - began < 2
         assert tracemalloc.get_traced_memory()[1] < megabytes * 2**20
     finally:
         tracemalloc.stop()
@@ -217,6 +217,16 @@ def listing(handle: bytes, times: int = 1) -> bytes:
     return forgery.block([(bytes([i]), handle) for i in range(times)])
 
 
+def block_of_all_and(count: int) -> bytes:
+    """A table that lists one block: the whole file, and some bytes more."""
+    contents = b""
+    # The number of bytes of the handle is a part of the size that it says.
+    for _ in range(3):
+        size = len(index([(b"z", GOOD)], index_contents=contents))
+        contents = listing(forgery.handle(0, size - BLOCK_TRAILER_SIZE + count))
+    return index([(b"z", GOOD)], index_contents=contents)
+
+
 TABLES: dict[str, tuple[Callable[[], bytes], str]] = {
     "a block without restarts": (lambda: index([(b"z", b"xy")]), "it has no restart count"),
     "restarts beyond the block": (
@@ -240,6 +250,10 @@ TABLES: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: index([(b"z", forgery.raw_entry(0, b"", b"", 2**40) + struct.pack("<2I", 0, 1))]),
         "reaches beyond it",
     ),
+    "a value that reaches into the restarts": (
+        lambda: index([(b"z", forgery.raw_entry(0, b"name", b"", 2) + struct.pack("<2I", 0, 1))]),
+        "reaches beyond it",
+    ),
     "keys that grow": (lambda: index([(b"z", growing_keys())]), "longer than can be"),
     "a key that occurs twice": (
         lambda: index([(b"z", forgery.block([HEADER, (b"w", b""), (b"w", b"")]))]),
@@ -261,6 +275,8 @@ TABLES: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: index([(b"z", GOOD)], index_contents=listing(forgery.handle(0, 2**40))),
         "beyond the file",
     ),
+    "a block that ends where the file does": (lambda: block_of_all_and(0), "checksum does not match"),
+    "a block that ends a byte later": (lambda: block_of_all_and(1), "beyond the file"),
     "a block at 2^63": (
         lambda: index([(b"z", GOOD)], index_contents=listing(forgery.handle(2**63, 1))),
         "beyond the file",
@@ -414,9 +430,9 @@ def test_reading_many_variables_of_one_large_block_takes_a_pass_not_a_square(tmp
     names = [f"{i:06d}" for i in range(20_000)]
     pairs = [v1_data(name, [], message(5, bytes(4))) for name in names]
     path = v1(tmp_path / "m", v1_metadata(*(forgery.slice_meta(name, [], [()]) for name in names)), *pairs)
-    began = time.perf_counter()
+    began = time.process_time()
     read_all(path)
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_a_snappy_bomb_within_the_ratio_is_bounded_by_the_file(tmp_path: Path) -> None:

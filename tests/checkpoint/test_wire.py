@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2, tensor_slice_pb2
@@ -61,6 +62,23 @@ def test_any_bytes_are_fields_or_an_error(data: bytes) -> None:
     except wire.WireError:
         return
     assert all(number > 0 for number, _, _ in fields)
+
+
+def test_a_message_that_is_cut_off_is_refused_where_protobuf_refuses_it() -> None:
+    whole = tensor_pb2.TensorProto(
+        dtype=1, tensor_content=b"content", float_val=[1.0, 2.0], string_val=[b"one", b"another"]
+    ).SerializeToString()
+    refused = []
+    for parse in (tensor_pb2.TensorProto.FromString, lambda data: list(wire.fields(memoryview(data)))):
+        outcomes = []
+        for end in range(len(whole)):
+            try:
+                parse(whole[:end])
+            except (DecodeError, wire.WireError):
+                outcomes.append(end)
+        refused.append(outcomes)
+    assert refused[0] == refused[1]
+    assert len(refused[0]) > len(whole) / 2
 
 
 EXTENTS = st.lists(st.tuples(INT64, INT64), max_size=3)
