@@ -7,14 +7,12 @@ import importlib.util
 import pickle
 import pydoc
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, SMALL_NETWORKS, pytorch_port, random_images, random_weights
+from conftest import SMALL_NETWORKS, pytorch_port, random_images, random_weights
 from torch import Tensor, nn
 
 import slimport.keras
@@ -249,34 +247,6 @@ def test_timm_understands_the_preprocessing(timm: Any, name: str, expected: dict
     config = timm.data.resolve_data_config(model=model)
     assert {key: config[key] for key in expected} == expected
     assert {key: model.preprocessing[key] for key in config} == config
-
-
-USER = """
-from slimport.keras import resnet_v2_50 as keras_resnet
-from slimport.pytorch import inception_v3, resnet_v2_50, vgg_16
-
-logits = resnet_v2_50(num_classes=10, output_stride=16)
-vgg_16(10, fc_conv_padding="SAME"), inception_v3(10, create_aux_logits=False), keras_resnet(10)
-resnet_v2_50(num_clases=10)
-keras_resnet(num_clases=10)
-vgg_16(output_stride=8)
-inception_v3(depth_multiplier="half")
-"""
-
-
-def test_a_type_checker_knows_the_arguments(tmp_path: Path) -> None:
-    (tmp_path / "user.py").write_text(USER, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--config-file", str(ROOT / "setup.cfg"), str(tmp_path / "user.py")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    complaints = dict(re.findall(r"user\.py:(\d+): error: (.*)", done.stdout))
-    # The lines before are right.
-    assert list(complaints) == ["7", "8", "9", "10"], done.stdout
-    words = ("num_clases", "num_clases", "output_stride", "depth_multiplier")
-    assert all(word in complaint for word, complaint in zip(words, complaints.values(), strict=True))
 
 
 def test_help_explains_the_arguments() -> None:

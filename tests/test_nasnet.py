@@ -28,8 +28,8 @@ LARGE = NASNet(3, 4, 7, stem_multiplier=3.0, create_aux_logits=False)
 
 @pytest.mark.parametrize(
     ("network", "size", "arguments"),
+    # Auxiliary heads are in test_families.py.
     [
-        (SMALL, (80, 80), {}),
         (LARGE, (67, 98), {}),
         (PNASNet(3, 5, None, stem_multiplier=3.0), (66, 99), {}),
     ],

@@ -51,20 +51,19 @@ def test_float32_is_within_tf_slims_own_rounding_at_every_end_point_and_size() -
             assert_equal(compare(port, truth, rounding_of(rounded.run(images), truth)))
 
 
-@pytest.mark.parametrize("scope", ["net", "deep/er/net", ""])
 @pytest.mark.parametrize(
-    ("network", "arguments"),
+    ("network", "scope", "arguments"),
     [
-        (SMALL, {"output_stride": 4, "global_pool": False, "spatial_squeeze": False}),
-        (SMALL, {"output_stride": 8, "global_pool": False, "spatial_squeeze": False}),
-        (SMALL, {"spatial_squeeze": False}),
-        (networks.ResNetV2(SMALL.blocks), {}),
-        (networks.ResNetV2(SMALL.blocks), {"global_pool": False}),
-        (networks.ResNetV2(SMALL.blocks, 7, in_channels=1), {}),
-        (networks.ResNetV2(SMALL.blocks, 7, in_channels=16, include_root_block=False), {"output_stride": 1}),
+        (SMALL, "deep/er/net", {"output_stride": 4, "global_pool": False, "spatial_squeeze": False}),
+        (SMALL, "", {"output_stride": 8, "global_pool": False, "spatial_squeeze": False}),
+        (SMALL, "net", {"spatial_squeeze": False}),
+        (networks.ResNetV2(SMALL.blocks), "", {}),
+        (networks.ResNetV2(SMALL.blocks), "deep/er/net", {"global_pool": False}),
+        (networks.ResNetV2(SMALL.blocks, 7, in_channels=1), "net", {}),
+        (networks.ResNetV2(SMALL.blocks, 7, in_channels=16, include_root_block=False), "net", {"output_stride": 1}),
     ],
 )
-def test_arguments_mean_what_they_mean_in_slim(network: networks.ResNet, arguments: dict[str, Any], scope: str) -> None:
+def test_arguments_mean_what_they_mean_in_slim(network: networks.ResNet, scope: str, arguments: dict[str, Any]) -> None:
     weights = random_weights(network)
     model = pytorch_port(network, weights, scope=scope, **arguments)
     images = random_images((2, 33, 46, network.in_channels))
@@ -72,8 +71,9 @@ def test_arguments_mean_what_they_mean_in_slim(network: networks.ResNet, argumen
     assert_equal(compare(ports.record_pytorch(model, images, "float64", "cpu"), truth))
 
 
-@pytest.mark.parametrize("output_stride", [4, 8, 16, 32])
-def test_atrous_rates_are_slims_at_every_output_stride(output_stride: int) -> None:
+# 8 and 32 are in the study of scripts/studies/parity_matrix.py.
+@pytest.mark.parametrize("output_stride", [4, 16])
+def test_atrous_rates_are_slims(output_stride: int) -> None:
     network = named("resnet_v2_50", 21)
     arguments = {"output_stride": output_stride, "global_pool": False, "spatial_squeeze": False}
     weights = random_weights(network)

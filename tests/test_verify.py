@@ -41,12 +41,11 @@ def channels(path: Path) -> tuple[int, int]:
     return int(highest.argmax()), int(highest.argmin())
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_one_gamma_changed_by_a_thousandth_is_found_where_it_is(
-    dtype: str, slimport: Any, resnet_v2_50_checkpoint: Any, tmp_path: Path
+    slimport: Any, resnet_v2_50_checkpoint: Any, tmp_path: Path
 ) -> None:
     checkpoint, converted = resnet_v2_50_checkpoint("v2"), tmp_path / "m.safetensors"
-    arguments = ("verify", checkpoint, converted, "--dtype", dtype, "--size", "97", "--json")
+    arguments = ("verify", checkpoint, converted, "--dtype", "float32", "--size", "97", "--json")
     convert(checkpoint, converted)
     live, _ = channels(converted)
     change_gamma(converted, live)
