@@ -11,10 +11,14 @@ fi
 # shellcheck disable=SC1091
 source .venv/bin/activate
 if [ ! -e "$stamp" ]; then
-  echo "installing slimport[$extra] into .venv" >&2
-  python -m pip install --quiet --disable-pip-version-check --constraint scripts/constraints.txt --editable ".[$extra]"
+  echo "installing slimport[$extra] into .venv: about 5 minutes, and up to 9 GB with PyTorch's CUDA libraries" >&2
+  # A terminal sees each package and its download; a log only what fails.
+  [ -t 2 ] && quiet= || quiet=--quiet
+  install="python -m pip install $quiet --disable-pip-version-check"
+  $install --constraint scripts/constraints.txt --editable ".[$extra]" >&2
   if [ "$extra" = test ]; then
-    python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement scripts/judge.txt
+    $install --no-deps --require-hashes --requirement scripts/judge.txt >&2
   fi
   touch "$stamp"
+  echo "installed in ${SECONDS} s: $(du -sh .venv | cut -f1)" >&2
 fi

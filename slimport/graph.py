@@ -115,6 +115,7 @@ class Tensor:
 
     @property
     def channels(self) -> int:
+        """The size of the last axis."""
         return self.node.channels
 
 
@@ -123,7 +124,7 @@ _MOST_NODES = 50_000
 
 
 class _Recorder:
-    """What is recorded; `free`, any scope is taken, and made one that is valid and that no other layer has."""
+    """A recording. If `free`, any scope is accepted, and changed to a valid one that no other layer has."""
 
     def __init__(self, free: bool = False) -> None:
         self.nodes: list[Node] = []

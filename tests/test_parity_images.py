@@ -50,6 +50,12 @@ def test_the_size_is_small_where_layers_do_not_ask_for_another(name: str, size: 
     assert default_size(network, network.with_defaults({})) == size
 
 
+@pytest.mark.parametrize("name", ["mobilenet_v1", "inception_v3"])
+def test_without_classes_no_pooling_is_larger_than_its_map_which_keras_would_not_shrink(name: str) -> None:
+    network = networks.NETWORKS[name].without_auxiliary().with_classes(None)
+    assert min(default_size(network, network.with_defaults({}))) >= 224
+
+
 def graph_network(shape: tuple[int | None, ...], area: tuple[int, int] | None = None) -> GraphNetwork:
     def define(images: Any) -> Any:
         net = conv2d(images, 4, 3, stride=2, scope="conv")

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import Run, pytorch_port, random_images, random_weights, save_small
+from conftest import SMALL_NETWORKS, Run, pytorch_port, random_images, random_weights, save_small
 
 from converters import InputError, frameworks, verify
 from converters.formats import programs
@@ -104,6 +104,14 @@ def test_a_program_is_made_of_a_network_that_takes_few_sizes() -> None:
     for shape in ((1, 3, 193, 224), (2, 3, 200, 200)):
         images = torch.from_numpy(random_images(shape))
         torch.testing.assert_close(run(images), model(images))
+    # Of the sides that OverFeat takes, the equations of an exporter have no solution that sympy finds.
+    overfeat = SMALL_NETWORKS["overfeat"]
+    model = pytorch_port(overfeat, random_weights(overfeat))
+    run = programs.export(model).module()
+    images = torch.from_numpy(random_images((1, 3, 240, 231)))
+    torch.testing.assert_close(run(images), model(images))
+    with pytest.raises(AssertionError, match=r"size\(\)\[3\] <= 262"):
+        run(torch.zeros(1, 3, 231, 263))
     inception_v1 = networks.NETWORKS["inception_v1"]
     assert programs.other_side(inception_v1.graph(), inception_v1.default_image_size) == 223
 

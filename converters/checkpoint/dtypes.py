@@ -62,7 +62,7 @@ def numpy_dtype(number: int, where: str) -> np.dtype[Any]:
 
             extension: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
         except (ModuleNotFoundError, AttributeError) as error:
-            raise CheckpointError(f"{where} is {name}: pip install --upgrade 'slimport[bfloat16]'") from error
+            raise CheckpointError(f"{where} is {name}: pip install --upgrade ml_dtypes") from error
         return extension
     known = _NUMPY.get(number) or _QUANTIZED.get(number)
     return UNREADABLE if known is None else np.dtype(known)

@@ -53,7 +53,7 @@ class BlockHandle:
 
 
 class File(Protocol):
-    """What a table is in."""
+    """The file that a table is in."""
 
     @property
     def label(self) -> str:
@@ -161,7 +161,7 @@ class Table:
         try:
             from cramjam import snappy
         except ModuleNotFoundError as error:
-            raise CheckpointError(f"{self.label}: compressed with snappy: pip install 'slimport[snappy]'") from error
+            raise CheckpointError(f"{self.label}: compressed with snappy: pip install cramjam") from error
         try:
             size, _ = wire.varint(contents, 0)
             if size > SNAPPY_RATIO * len(contents):
@@ -226,7 +226,7 @@ def _parse_block(block: memoryview) -> dict[bytes, memoryview]:
 
 
 def what_it_is(begins: bytes) -> str | None:
-    """What a file of something else is, by its first bytes, and what to do about it; None if that is not known."""
+    """The kind of a file that is no checkpoint, by its first bytes, and the advice; None if it is not known."""
     begins = begins.lstrip(b"\xef\xbb\xbf \t\r\n")
     small = begins.lower()
     return next((what for magic, what in _OTHER_FILES if begins.startswith(magic) or small.startswith(magic)), None)

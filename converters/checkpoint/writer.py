@@ -21,9 +21,8 @@ from converters.checkpoint import dtypes, wire
 from converters.checkpoint.bundle import data_path, data_paths, index_path, lengths_crc
 from converters.checkpoint.locate import ends_as_table
 from converters.checkpoint.messages import shown
-from converters.checkpoint.raw import reason
 from converters.checkpoint.table import build_table, mask
-from converters.errors import CheckpointError, InputError
+from converters.errors import CheckpointError, InputError, reason
 from converters.files import pieces, resolved, sync_folder
 from slimport.files import locked, take_mode, workspace
 

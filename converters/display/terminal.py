@@ -1,4 +1,4 @@
-"""What is printed: results on stdout, progress on stderr only where that is a terminal.
+"""Terminal output: results on stdout, progress on stderr only where that is a terminal.
 
 Names and paths come from files and servers of others. Nothing of them reaches the terminal as a command: no escape
 sequence, no line break, no mark that turns the direction of text.
@@ -28,7 +28,7 @@ _SHOWN_AFTER_S = 1.0
 _STYLE = re.compile(r"(\x1b\[(?:[0-9]{1,3};?)*m)")
 _PLAIN_LINES = str.maketrans("└├│─", "`||-")
 _BELOW = str.maketrans("└├─", " │ ")
-# What a line of a tree begins with, and what is between two columns of a table.
+# The guides at the beginning of a line of a tree, and the gap between two columns of a table.
 _GUIDES = re.compile(r"(?:\x1b\[[0-9;]*m|[└├│─ ])*")
 _GAP = re.compile(r"(?<=\S) {2,}")
 # A shape is one word with the name before it.
@@ -100,7 +100,7 @@ def _folded(line: str, width: int) -> Iterator[str]:
 
 
 def _continued(guides: str) -> str:
-    """What stands below the guides of a line that goes on."""
+    """The guides of the rest of a folded line."""
     return _STYLE.sub("", guides).translate(_BELOW)
 
 

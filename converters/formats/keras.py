@@ -197,7 +197,7 @@ def _dataset(path: Path, parent: Any, name: str) -> Any:
     chunk = math.prod(found.chunks or ()) * found.dtype.itemsize
     if found.chunks is not None and max(chunk, found.nbytes) > max(_UNPACKED, _RATIO * found.id.get_storage_size()):
         raise InputError(f"{path}: {name} would be more than {_RATIO} times its size once unpacked; refused")
-    # What is claimed and not there would be filled with zeros. Texts are stored apart.
+    # HDF5 fills values that are claimed and missing with zeros. Texts are stored apart.
     stored = found.id.get_storage_size()
     if found.dtype.kind != "O" and (stored < found.nbytes if found.chunks is None else found.nbytes and not stored):
         raise InputError(f"{path}: damaged: {name} of shape {list(found.shape)} has {stored} bytes; get it again")

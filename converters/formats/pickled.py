@@ -72,7 +72,7 @@ class StateDict(NamedTuple):
 
 
 class _OrderedDict(OrderedDict[Any, Any]):
-    """What the pickle makes for an `OrderedDict`: it can have `_metadata` and nothing else."""
+    """The pickle's `OrderedDict`: its only attribute is `_metadata`."""
 
     _metadata: Any = None
 

@@ -1,6 +1,6 @@
 """Zip archives as PyTorch and Keras write them: members that are stored, and not compressed.
 
-What a member claims is compared with the archive's size before memory is allocated, and its checksum is verified.
+The size that a member claims is compared with the archive's before memory is allocated, and its checksum is verified.
 """
 
 from __future__ import annotations

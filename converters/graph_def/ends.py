@@ -94,7 +94,7 @@ def find(file: GraphFile) -> Ends:
     last = {name for index, name in enumerate(facts.kernels) if not behind >> index & 1}
     ends = [name for name in nodes if name in last]
     if not ends:
-        # What is outside the functions of a SavedModel saves and restores it.
+        # The operations outside the functions of a SavedModel save and restore it.
         return Ends(() if file.kind == "saved_model" else tuple(_sinks(order.steps)))
     ends, notes = _one_of_each(ends, facts)
     meetings = _meetings(ends, order, facts)

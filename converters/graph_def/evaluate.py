@@ -1,6 +1,6 @@
 """Walks a TensorFlow graph back from its outputs and evaluates what can be: conditions, shapes, switches, functions.
 
-What is left are symbolic values in NHWC. Nothing is recursive: a graph may be as deep as it likes.
+The symbolic values that remain are in NHWC. Nothing is recursive: a graph may be as deep as it likes.
 """
 
 from __future__ import annotations

@@ -187,7 +187,7 @@ def _frozen(path: Path, view: memoryview) -> GraphFile:
 
 
 def _other_format(view: memoryview) -> str | None:
-    """What a file is that has a graph's suffix and is none."""
+    """The kind of a file that has a graph's suffix and is no graph; None if it is not known."""
     return next((words for start, words in _OTHERS.items() if bytes(view[: len(start)]) == start), None)
 
 

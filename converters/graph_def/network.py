@@ -256,7 +256,7 @@ def _is_in_loop(value: Value) -> bool:
 
 
 def _reshaped(value: Value, values: Sequence[Value]) -> Value:
-    """What a value of unknown shape is made into before anything else, where that has a known one."""
+    """The value that one of unknown shape is first reshaped to, if its shape is known; else the value itself."""
     reached = value
     while reached.shape is None or any(isinstance(side, Size) for side in reached.shape[1:]):
         users = [other for other in _reachable(values) if reached in other.inputs]

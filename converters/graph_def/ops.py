@@ -536,7 +536,7 @@ def _batch_to_space(context: Evaluator, node: NodeDef, inputs: list[Value]) -> V
         return context.unsupported(node, inputs)
     pads = [(pad[0] - crop[0], pad[1] - crop[1]) for pad, crop in zip(spread.attrs["pads"], crops, strict=True)]
     if net.op == "conv2d_transpose":
-        # What is around its result is cut off.
+        # Its padding cuts the border of the result off.
         pads = [(-before, -after) for before, after in pads]
     if any(isinstance(side, Size) or side < 0 for pad in pads for side in pad):
         return context.unsupported(node, inputs)

@@ -116,9 +116,14 @@ def _takes(graph: Graph, size: Sides) -> bool:
             continue
         found = sides[index]
         joined = node.op != "resize" and len(set(inputs) - {(1, 1)}) > 1
-        if found is None or min(found) < 1 or joined:
+        if found is None or min(found) < 1 or joined or _is_clipped(node, next(iter(inputs), None)):
             return False
     return True
+
+
+def _is_clipped(node: Node, sides: Sides | None) -> bool:
+    """Whether a map is smaller than a pooling's kernel: slim's then shrinks, that of a Keras model of any size not."""
+    return bool(node.attributes.get("clipped")) and (sides is None or min(sides) < max(node.attributes["kernel_size"]))
 
 
 def _flattens(node: Node, sides: Sides | None, graph: Graph) -> bool:

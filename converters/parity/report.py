@@ -123,7 +123,7 @@ class Report:
     def first_difference(self) -> str | None:
         """The first end point, in the network's order, that is beyond a limit or has a difference of its own.
 
-        What the model returns comes last.
+        The model's output comes last.
         """
         differing = {row.name for each in self.by_dtype.values() for row in each.beyond} | self.differences.keys()
         first = next((row.name for row in self.rows if row.name in differing), None)

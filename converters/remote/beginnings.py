@@ -1,7 +1,7 @@
 """The first bytes of a file, before all of it is fetched: whether any file that slimport reads begins so.
 
-A server that does not say how long a file is may send anything without end. What is none from its beginning is refused
-there.
+A server that does not say how long a file is may send anything without end. A file whose beginning is that of no such
+file is refused there.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FORMS = tuple(
 
 
 def refusal(name: str, begins: bytes) -> str | None:
-    """What a file is instead of one that slimport reads; None if it may be one.
+    """The kind of a file that slimport does not read; None if it may be one that it reads.
 
     Args:
       name: of the file. The data of a checkpoint begins with any bytes.

@@ -15,7 +15,7 @@ BLOCK = 4 << 20
 """Bytes in one request: as many are lost when a transfer is cut."""
 
 _PACKAGES = {
-    **dict.fromkeys(("http", "https"), "slimport[remote]"),
+    **dict.fromkeys(("http", "https"), "aiohttp"),
     **dict.fromkeys(("gs", "gcs"), "gcsfs"),
     **dict.fromkeys(("s3", "s3a"), "s3fs"),
 }
@@ -76,7 +76,7 @@ class Server:
         return {key: str(info[key]) for key in _STAMP if info.get(key) is not None}
 
     def _info(self, url: str) -> dict[str, Any]:
-        """What the file system knows of a file. A server that is busy is asked again."""
+        """The file system's facts about a file. A server that is busy is asked again."""
         for attempt in range(_ATTEMPTS):
             try:
                 info: dict[str, Any] = self._files.info(url)

@@ -107,7 +107,9 @@ def _append(
 def _too_long(most: int, unknown: bool) -> str:
     if not unknown:
         return f"the server sends more than {most} bytes; check the URL"
-    return f"longer than {most} bytes, and the server does not say how long; if it has an end, save it and name the file"
+    return (
+        f"longer than {most} bytes, and the server does not say how long; if it has an end, save it and name the file"
+    )
 
 
 def _plausible(url: str, name: str, part: Path, blocks: Iterator[bytes]) -> Iterator[bytes]:

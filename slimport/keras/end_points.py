@@ -41,7 +41,7 @@ def end_points(model: Any, scope: str | None = None, network: networks.Network |
             # A layer that others share has several outputs; its own is the first.
             interpreter.values[index] = of_layer[names[-1]]._inbound_nodes[0].output_tensors[0]
     scope = model.name.replace("__", "/") if scope is None else scope
-    # What the model's outputs do not need (`predictions`) gets layers here.
+    # Nodes that the model's outputs do not need (`predictions`) get layers here.
     outputs = {name: interpreter.value(point.node) for name, point in graph.end_point_names(scope).items()}
     return keras.Model(model.inputs, outputs, name=f"{model.name}__end_points")
 

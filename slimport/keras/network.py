@@ -166,7 +166,7 @@ class Interpreter:
         while pending:
             history = getattr(pending.pop(), "_keras_history", None)
             if history is None:
-                # What is made of constants alone is an array, and no operation's.
+                # A value made of constants alone is an array, not the output of an operation.
                 continue
             operation = history.operation
             if id(operation) in self.visited:
@@ -380,7 +380,7 @@ def _is_slims(node: Node) -> bool:
 
 
 def _transposed_sides(node: Node, inputs: Sequence[Tensor]) -> tuple[list[int], list[int]]:
-    """What is cut off before the whole of a transposed convolution, and by how much that is too short."""
+    """How much is cut off before the whole of a transposed convolution, and by how much the rest is too short."""
     a = node.attributes
     before, lacking = [], []
     for axis in (0, 1):

@@ -1,4 +1,4 @@
-"""What the Inception networks' builders share: slim's own modules, as a network description wants them."""
+"""Shared by the Inception networks' builders: slim's own modules, as a network description wants them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def replaced(module: ModuleType, **objects: Any) -> Iterator[None]:
 
 
 def changed(namespace: Any, layers: Mapping[str, Layer]) -> SimpleNamespace:
-    """What a module of slim's calls `slim`, with other layers in place of some."""
+    """The namespace that a module of slim's calls `slim`, with some layers replaced."""
     return SimpleNamespace(**{**vars(namespace), **layers})
 
 

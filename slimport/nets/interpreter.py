@@ -5,8 +5,8 @@ It is called as the modules of the families are, and builds any network that is 
     with slim.arg_scope(interpreter.arg_scope(weight_decay=4e-5)):
         net, end_points = interpreter.build(networks.NETWORKS["inception_v3"], images, is_training=True)
 
-What the graph records is passed to each layer. What it does not (`weights_regularizer`, `trainable`,
-`variables_collections`, ...) is that of the open arg scopes.
+Each layer gets the arguments that the graph records. All others (`weights_regularizer`, `trainable`,
+`variables_collections`, ...) are those of the open arg scopes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The networks, a file per family: its definition, its named networks, and how it is recognised.
 
-A definition is written in slim's words (`slimport.graph`) and run once, by a recorder. What the ports, the judge and
-the recogniser need to agree on is in the graph that this makes. No framework is imported. Names are slim's, relative to
-the model's scope unless a function says otherwise. docs/add_a_network.md shows how a family is added.
+A definition is written in slim's words (`slimport.graph`) and run once, by a recorder. The graph that this makes
+contains everything that the ports, the judge and the recogniser must agree on. No framework is imported. Names are
+slim's, relative to the model's scope unless a function says otherwise. docs/add_a_network.md shows how a family is
+added.
 """
 
 from __future__ import annotations

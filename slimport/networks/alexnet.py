@@ -32,7 +32,7 @@ class AlexNetV2(Network):
     conv2_padding: ClassVar[Padding] = "SAME"
     fc6_size: ClassVar[int] = 5
     conv_biases: ClassVar[float] = 0.1
-    """What the biases of `conv1` to `conv5` are at the start."""
+    """The initial value of the biases of `conv1` to `conv5`."""
 
     num_classes: int | None = None
     in_channels: int = 3

@@ -1,8 +1,8 @@
-"""What the Inception networks share: tables of layers, heads, recognition.
+"""Shared by the Inception networks: tables of layers, heads, recognition.
 
 In a table, a layer is its scope in slim, whose last part is its kernel, and its nominal depth; then `3x3` for another
 kernel, `/2` for the stride, `VALID` for the padding, `~0.09` for an initializer, the truncated normal of that standard
-deviation. Layers behind each other are separated by `, `; what is side by side, and concatenated, by ` | `.
+deviation. Layers that follow each other are separated by `, `; parallel branches, which are concatenated, by ` | `.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the Inception-ResNets share: residual blocks, and how many of them there are."""
+"""Shared by the Inception-ResNets: residual blocks, and how many of them there are."""
 
 from __future__ import annotations
 

@@ -234,7 +234,7 @@ class MobileNet(Network):
         for divisor, min_depth, multiplier in product(
             (8, 4, 2, 1), dict.fromkeys((self.min_depth, least)), _multipliers(nominal)
         ):
-            # What the file does not show is as in slim's releases, where narrow networks keep the last layer's depth.
+            # The file does not show this. In slim's releases, narrow networks keep the last layer's depth.
             for fine in (False, True) if found[-1] else (True,):
                 fit = replace(
                     network,

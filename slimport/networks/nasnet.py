@@ -44,7 +44,7 @@ class NASNet(CellNetwork):
     stem_cell: ClassVar[Cell] = REDUCTION
 
     stem: Literal["imagenet", "cifar"] = "imagenet"
-    """What the cells begin behind: two reduction cells, or a convolution alone."""
+    """The layers before the cells: two reduction cells, or a convolution alone."""
 
     @property
     def name(self) -> str:

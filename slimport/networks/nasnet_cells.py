@@ -210,7 +210,7 @@ def _factorized_reduction(net: Tensor, depth: int, stride: int) -> Tensor:
 
 
 def _operation(net: Tensor, operation: str, depth: int, stride: int) -> Tensor:
-    """What is done with a state: `none`, a pool, or two separable convolutions."""
+    """The operation on a state: `none`, a pool, or two separable convolutions."""
     kind, _, size = operation.partition("_")
     if kind == "separable":
         for number in (1, 2):

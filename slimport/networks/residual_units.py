@@ -123,8 +123,8 @@ def gate(preact: Tensor, unit: Unit, gate_bias: float) -> Tensor:
 def dropout_shortcut(x: Tensor, residual: Tensor, *_: object, ratio: float = 0.5) -> Tensor:
     """Fig. 2(f): y = dropout(x) + F(x), section 3.1.
 
-    What is kept is not scaled up, in training, and all of x is scaled down, in evaluation: the paper counts on a scale
-    with an expectation of 1 - `ratio`. Slim's own dropout has an expectation of 1.
+    In training, the values that are kept are not scaled up; in evaluation, all of x is scaled down: the paper takes a
+    scale with an expectation of 1 - `ratio`. Slim's own dropout has an expectation of 1.
     """
     dropped = dropout(x, 1 - ratio, scope="dropout")
     return add(scale(dropped, 1 - ratio, scope="scaled_shortcut"), residual)

@@ -40,7 +40,7 @@ class FeatureInfo(NamedTuple):
 
 
 class Part(nn.Module):
-    """What the graph has under one scope: modules that run one after the other.
+    """The modules of the graph under one scope, which run one after the other.
 
     Called with the tensors that come from outside, in the order in which they are first needed, it returns what is used
     outside: a tensor, or several. A module in it can be replaced by any other that takes and returns the same. Where
@@ -328,8 +328,8 @@ def _users(graph: Graph) -> dict[int, list[int]]:
 def _places(graph: Graph) -> list[Path]:
     """The path of each node's module.
 
-    A layer is at its scope. What has no scope of its own is in the part that is open, by the name of its op. What is
-    under a layer's scope, and follows that layer alone, is in the layer's own module.
+    A layer is at its scope. A node without a scope of its own is in the part that is open, by the name of its op. A
+    node under a layer's scope that follows that layer alone is in the layer's own module.
     """
     parts = set(graph.parts)
     places = [

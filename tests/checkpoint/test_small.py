@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -121,8 +122,8 @@ def test_a_checkpoint_is_a_mapping(tmp_path: Path) -> None:
     assert [name for name, _ in checkpoint.stream(["b"])] == ["b"]
 
 
-@pytest.mark.parametrize(("module", "dtype"), [("ml_dtypes", "bfloat16"), ("cramjam", "snappy")])
-def test_an_extra_that_is_missing_is_named(module: str, dtype: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("module", ["ml_dtypes", "cramjam"])
+def test_a_package_that_is_missing_is_named(module: str, tmp_path: Path) -> None:
     import ml_dtypes
 
     from scripts.studies import damage
@@ -140,5 +141,5 @@ def test_an_extra_that_is_missing_is_named(module: str, dtype: str, tmp_path: Pa
         tmp_path / "c",
         module,
     )
-    assert f"slimport[{dtype}]" in said
+    assert re.search(rf"pip install .*{module}", said)
     assert said.count("\n") == 1
