@@ -26,6 +26,22 @@ def map_sides(graph: Graph, image: Sides) -> list[Sides | None]:
     return found
 
 
+def pooled_whole(graph: Graph) -> frozenset[int]:
+    """The nodes of clipped pools that have to give a map of 1x1, as what is squeezed is, whatever size images have."""
+    found, seen = set[int](), set[int]()
+    pending = [index for node in graph.nodes if node.op == "squeeze" for index in node.inputs]
+    while pending:
+        index = pending.pop()
+        node = graph.nodes[index]
+        if node.attributes.get("clipped"):
+            found.add(index)
+        elif node.op != "mean" and index not in seen:
+            # Behind a mean of the whole map, any map will do.
+            seen.add(index)
+            pending += node.inputs
+    return frozenset(found)
+
+
 def _sides(node: Node, inputs: Sequence[Sides | None]) -> Sides | None:
     known = [sides for sides in inputs if sides is not None]
     if not known or len(known) < len(inputs):

@@ -111,8 +111,11 @@ def test_a_keras_file_loads_without_slimport_on_every_backend_and_is_verified_th
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_float64_is_refused_where_keras_computes_in_float32(slimport_process: Any, small_v2: Path) -> None:
-    run = slimport_process("verify", small_v2, "--target", "keras", "--dtype", "float64", KERAS_BACKEND="torch")
+def test_float64_is_refused_where_keras_computes_in_float32(
+    slimport: Any, small_v2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ports.keras, "_backend", lambda: "torch")
+    run = slimport("verify", small_v2, "--target", "keras", "--dtype", "float64")
     assert run.code == 2
     assert "computes BatchNorm in float32 even in float64 layers" in run.err
 

@@ -21,34 +21,23 @@ def assert_equal(rows: Any) -> None:
     assert not [row for row in rows if not row.ok]
 
 
-@pytest.mark.parametrize("name", ["resnet_v2_50", "resnet_v2_200"])
-def test_float64_is_within_1e_12_at_every_end_point_and_size(name: str) -> None:
-    network = named(name)
-    weights = random_weights(network)
-    model = pytorch_port(network, weights)
-    with tf_slim.SlimGraph(network, name, weights, "float64") as graph:
-        # The deepest at one size; scripts/parity_matrix.py runs them all.
-        for size in SIZES if name == "resnet_v2_50" else SIZES[1:2]:
-            images = random_images((1, *size, 3))
-            rows = compare(ports.record_pytorch(model, images, "float64", "cpu"), graph.run(images))
-            assert [row.name for row in rows] == network.end_points(name)
-            assert_equal(rows)
-
-
-def test_float32_is_within_tf_slims_own_rounding_at_every_end_point_and_size() -> None:
-    # scripts/parity_matrix.py runs the deeper ones.
+def test_it_is_the_tf_slim_graph_in_float64_and_within_its_rounding_in_float32_at_every_size() -> None:
+    # scripts/studies/parity_matrix.py runs the deeper ones.
     network = named("resnet_v2_50")
     weights = random_weights(network)
-    model = pytorch_port(network, weights)
+    exact, rounded = pytorch_port(network, weights).double(), pytorch_port(network, weights)
     with (
-        tf_slim.SlimGraph(network, network.name, weights, "float64") as exact,
-        tf_slim.SlimGraph(network, network.name, weights, "float32") as rounded,
+        tf_slim.SlimGraph(network, network.name, weights, "float64") as exact_graph,
+        tf_slim.SlimGraph(network, network.name, weights, "float32") as rounded_graph,
     ):
         for size in SIZES:
             images = random_images((1, *size, 3))
-            truth = exact.run(images)
-            port = ports.record_pytorch(model, images, "float32", "cpu")
-            assert_equal(compare(port, truth, rounding_of(rounded.run(images), truth)))
+            truth = exact_graph.run(images)
+            rows = compare(ports.record_pytorch(exact, images, "float64", "cpu"), truth)
+            assert [row.name for row in rows] == network.end_points(network.name)
+            assert_equal(rows)
+            port = ports.record_pytorch(rounded, images, "float32", "cpu")
+            assert_equal(compare(port, truth, rounding_of(rounded_graph.run(images), truth)))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from converters.errors import InputError
 from converters.prediction import preprocessed
 from converters.variables import Array, PathLike, listed
 from slimport.graph import Graph, Node, Sides
-from slimport.map_sides import map_sides
+from slimport.map_sides import map_sides, pooled_whole
 from slimport.networks import GraphNetwork, Network
 from slimport.preprocessing import PREPROCESSINGS, Size, sides
 
@@ -106,7 +106,7 @@ def default_size(network: Network, arguments: Mapping[str, Any]) -> Sides:
 
 def _takes(graph: Graph, size: Sides) -> bool:
     """Whether every layer of a graph surely takes images of a size."""
-    sides, flat = map_sides(graph, size), set[int]()
+    sides, flat, whole = map_sides(graph, size), set[int](), pooled_whole(graph)
     for index, node in enumerate(graph.nodes):
         inputs = [sides[number] for number in node.inputs]
         if node.op in ("squeeze", "flatten") or (node.inputs and flat.issuperset(node.inputs)):
@@ -116,14 +116,14 @@ def _takes(graph: Graph, size: Sides) -> bool:
             continue
         found = sides[index]
         joined = node.op != "resize" and len(set(inputs) - {(1, 1)}) > 1
-        if found is None or min(found) < 1 or joined or _is_clipped(node, next(iter(inputs), None)):
+        if found is None or min(found) < 1 or joined:
             return False
+        if node.attributes.get("clipped"):
+            # Slim's kernel shrinks with the map. A Keras model of any size has the whole map, or the whole kernel.
+            wanted = inputs[0] if index in whole else node.attributes["kernel_size"]
+            if inputs[0] is None or node.window(inputs[0]) != wanted:
+                return False
     return True
-
-
-def _is_clipped(node: Node, sides: Sides | None) -> bool:
-    """Whether a map is smaller than a pooling's kernel: slim's then shrinks, that of a Keras model of any size not."""
-    return bool(node.attributes.get("clipped")) and (sides is None or min(sides) < max(node.attributes["kernel_size"]))
 
 
 def _flattens(node: Node, sides: Sides | None, graph: Graph) -> bool:

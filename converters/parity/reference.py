@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -58,17 +58,18 @@ class SlimSide(ABC):
           InputError: TF-Slim does not run here.
         """
 
-    def compare(self, port: Mapping[str, Array], dtype: str) -> tuple[Row, ...]:
+    def compare(self, port: Mapping[str, Array], dtype: str, without: Collection[str] = frozenset()) -> tuple[Row, ...]:
         """A row for every end point, with the limit for the dtype that the port computed in.
 
         Args:
           port: the port's end points of `images`, NHWC.
           dtype: `float32` or `float64`.
+          without: end points that the port need not have.
 
         Raises:
           ValueError: an end point is missing or unknown.
         """
-        truth = self.truth
+        truth = {name: value for name, value in self.truth.items() if name in port or name not in without}
         if isinstance(self.network, GraphNetwork):
             # What runs inside a layer's module, as a PReLU may, has no end point before it. Every output must be there.
             outputs = {point.name for point in self.network.recorded.end_points if not point.scoped}

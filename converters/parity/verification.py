@@ -185,7 +185,7 @@ def _report(
         for dtype in sorted(dtypes, reverse=True):
             progress(f"running {source.network} in {port.backend()}, {dtype}")
             recording = port.record(judge.images, dtype, device)
-            rows = judge.compare(recording.end_points, dtype)
+            rows = judge.compare(recording.end_points, dtype, port.lacking)
             by_dtype[dtype] = Comparison(rows, tuple(_returned_rows(sides, recording, judge, rows)))
     except ValueError as error:
         raise InputError(f"{source.path}: nothing to compare: {first_line(error)}") from error

@@ -47,10 +47,14 @@ class Setting:
 def settings(network: Network) -> Iterator[Setting]:
     """The settings of a network, as it is first."""
     yield Setting(network, {})
-    yield from (Setting(network, arguments) for arguments in arguments_of(network) if is_possible(network, arguments))
+    without = network.without_auxiliary()
+    for arguments in arguments_of(network):
+        # An auxiliary head is made for maps of one size, and aligned ones have another.
+        base = without if "align_feature_maps" in arguments else network
+        if is_possible(base, arguments):
+            yield Setting(base, arguments)
     if network.family in ("resnet_v1", "resnet_v2"):
         yield Setting(replace(network, include_root_block=False), {})  # type: ignore[type-var]
-    without = network.without_auxiliary()
     if without != network:
         yield Setting(without, {})
     if without.num_classes:
@@ -129,7 +133,9 @@ def run(setting: Setting) -> Iterator[tuple[str, Report | str]]:
     with tempfile.TemporaryDirectory() as folder:
         source, reference = Path(folder) / "source.ckpt", Path(folder) / "trace.npz"
         save_without_tensorflow(setting.network, source)
-        trace(source, reference, size=setting.size, **setting.arguments)
+        # A Keras model of DeepLab takes images of one size.
+        side = setting.network.default_image_size if setting.network.family == "deeplab" else None
+        trace(source, reference, size=setting.size or side, **setting.arguments)
         for target in targets(setting):
             try:
                 yield target, report_of(setting, target, source, reference)

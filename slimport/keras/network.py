@@ -19,6 +19,7 @@ from keras import layers, ops
 from slimport import networks
 from slimport.graph import ACTIVATIONS, NORMALIZERS, Graph, Node, Sides
 from slimport.keras.operations import OPERATIONS, UnknownSizeError, number
+from slimport.map_sides import pooled_whole
 from slimport.nodes import FACTORS
 from slimport.sizes import evaluate
 
@@ -112,10 +113,7 @@ class Interpreter:
         for point in graph.end_points:
             self.points.setdefault(point.node, []).append(point.name)
         self.scopes = {node.scope for node in graph.nodes}
-        behind = [graph.needed_by(index) for index, node in enumerate(graph.nodes) if node.op == "squeeze"]
-        clipped = [i for i, node in enumerate(graph.nodes) if node.attributes.get("clipped")]
-        self.whole = {graph.nodes[i].scope for i in clipped if any(i in needed for needed in behind)}
-        """The scopes of pools that have to give a map of 1x1, as what is squeezed is: with a size or without."""
+        self.whole = {graph.nodes[index].scope for index in pooled_whole(graph)}
         self.applied: dict[str, list[Callable[[Any], Any]]] = {}
         """The layers of each scope, which other nodes may share."""
 

@@ -41,6 +41,8 @@ class Port(ABC):
     """The word for its files in a message."""
     notes: tuple[str, ...] = ()
     """How the end points came about, where that is not as usual."""
+    lacking: frozenset[str] = frozenset()
+    """The end points that the model does not compute, as its output does not need them."""
 
     @classmethod
     @abstractmethod
@@ -133,20 +135,27 @@ def unused(file: Source, names: Iterable[str]) -> Iterator[str]:
 
 
 class Predictions:
-    """The end point that programs leave out, where the network has it: the softmax of their output."""
+    """The end points that a program leaves out, as its output does not need them.
+
+    lacking: their names, but for the softmax of the output, which is computed here.
+    """
 
     NAMES = ("predictions", "Predictions")
 
     def __init__(self, file: Source, arguments: Mapping[str, Any]) -> None:
-        names = file.network.end_points(file.scope, **arguments)
-        self._name = next((name for name in names if name in self.NAMES), None)
+        graph = file.network.graph(**arguments)
+        points = graph.end_point_names(file.scope)
+        left_out = [name for name, point in points.items() if point.node not in graph.needed]
+        self._name = next((name for name in left_out if name in self.NAMES), None)
+        self.lacking = frozenset(left_out) - {self._name}
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The report's notes on it."""
-        if self._name is None:
-            return ()
-        return (f"{self._name} are not in the file: they are the softmax of its output, computed here",)
+        """The report's notes on them."""
+        notes = [f"not in the file, whose output does not need it: {name}" for name in sorted(self.lacking)]
+        if self._name is not None:
+            notes.append(f"{self._name} are not in the file: they are the softmax of its output, computed here")
+        return tuple(notes)
 
     def added(self, recording: Recording) -> Recording:
         """The recording with this end point, in the logits' dtype, behind the others."""

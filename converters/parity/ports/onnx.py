@@ -34,7 +34,7 @@ class OnnxPort(Port):
         self._model, notes = programs.load_onnx(file.path)
         self._names = end_point_names(file, notes)
         self._predictions = Predictions(file, arguments)
-        self.notes = self._predictions.notes
+        self.notes, self.lacking = self._predictions.notes, self._predictions.lacking
 
     @classmethod
     def load(cls, file: Source, arguments: Mapping[str, Any]) -> Port:

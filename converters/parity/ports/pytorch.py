@@ -63,7 +63,8 @@ class ProgramPort(PyTorchPort):
 
     def __init__(self, program: Any, names: Mapping[str, str], predictions: Predictions) -> None:
         super().__init__(_module(program, names))
-        self._program, self._predictions, self.notes = program, predictions, predictions.notes
+        self._program, self._predictions = program, predictions
+        self.notes, self.lacking = predictions.notes, predictions.lacking
 
     @classmethod
     def load(cls, file: Source, arguments: Mapping[str, Any]) -> Port:
