@@ -60,6 +60,8 @@ EDGE = replace(V3, variant="edgetpu")
         # Maps of 3x3, which is pooled whole, and of 8x9, which is pooled 7x7.
         (LARGE, [(33, 33)], {"output_stride": 16}),
         (V3, [(225, 257)], {}),
+        # Two sizes, so that the Keras model has none: its pool is of 7x7, and not whole, before the mean.
+        (V3, [(97, 128), (113, 97)], {"output_stride": 8}),
         (EDGE, [(50, 65)], {"output_stride": 16}),
     ],
     ids=str,

@@ -14,8 +14,10 @@ import torch
 from conftest import SMALL_NETWORKS, Run, pytorch_port, random_images, random_weights, save_small
 
 from converters import InputError, frameworks, verify
+from converters.checkpoint import write_checkpoint
 from converters.formats import programs
 from converters.parity import tf_slim
+from converters.parity.ports.base import Predictions
 from converters.weights.source import open_source
 from slimport import networks
 from slimport.graph import Input as GraphInput
@@ -114,6 +116,15 @@ def test_a_program_is_made_of_a_network_that_takes_few_sizes() -> None:
         run(torch.zeros(1, 3, 231, 263))
     inception_v1 = networks.NETWORKS["inception_v1"]
     assert programs.other_side(inception_v1.graph(), inception_v1.default_image_size) == 223
+
+
+def test_end_points_that_the_output_does_not_need_are_said_to_lack(tmp_path: Path) -> None:
+    network = SMALL_NETWORKS["inception_resnet_v1"]
+    write_checkpoint(tmp_path / "m", {f"net/{name}": array for name, array in random_weights(network).items()})
+    with open_source(tmp_path / "m") as source:
+        predictions = Predictions(source, {})
+    assert predictions.lacking == {"embeddings"}
+    assert predictions.notes == ("not in the file, whose output does not need it: embeddings",)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
