@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SMALL_NETWORKS, pytorch_port, random_images, random_weights
+from conftest import SMALL_NETWORKS, MadeOnce, pytorch_port, random_images, random_weights, save_small
 
 from converters import InputError, convert, frameworks, load_keras, predict, trace, verify
 from converters.checkpoint import write_checkpoint
@@ -120,7 +120,7 @@ def test_a_training_step_in_keras_is_slims(slims_and_ours: list[tuple[Step, Step
 
 
 @pytest.fixture(scope="module")
-def full_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def full_checkpoint(made_once: MadeOnce) -> Path:
     """Of full size, for images of 139x139, by tf_slim's own function and TensorFlow's Saver."""
     import tf_slim as slim
     from tf_slim.nets import inception_v3
@@ -129,9 +129,8 @@ def full_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with slim.arg_scope(inception_v3.inception_v3_arg_scope()):
             inception_v3.inception_v3(images, 1001, is_training=False)
 
-    path = tmp_path_factory.mktemp("full") / "inception_v3.ckpt"
-    make_checkpoint.save(build, path, "v2", size=139)
-    return path
+    made = made_once("inception_v3", lambda to: make_checkpoint.save(build, to / "inception_v3.ckpt", "v2", size=139))
+    return made / "inception_v3.ckpt"
 
 
 def test_what_tf_slim_wrote_is_converted_and_equal_in_both_ports(
@@ -193,18 +192,16 @@ def test_the_last_pool_of_a_program_shrinks_to_maps_that_are_smaller() -> None:
 
 
 @pytest.fixture(scope="module")
-def inception_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from conftest import save_small
+def inception_checkpoint(made_once: MadeOnce) -> Path:
+    def make(folder: Path) -> None:
+        save_small(folder / "small.ckpt", "v2", SMALL_NETWORKS["inception_v3"], "InceptionV3")
 
-    path = tmp_path_factory.mktemp("inception") / "small.ckpt"
-    return save_small(path, "v2", SMALL_NETWORKS["inception_v3"], "InceptionV3")
+    return made_once("small_inception_v3", make) / "small.ckpt"
 
 
 @pytest.fixture(scope="module")
-def inception_trace(inception_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("inception_trace") / "small.npz"
-    trace(inception_checkpoint, path)
-    return path
+def inception_trace(inception_checkpoint: Path, made_once: MadeOnce) -> Path:
+    return made_once("inception_v3_trace", lambda to: trace(inception_checkpoint, to / "small.npz")) / "small.npz"
 
 
 def test_a_keras_model_with_the_auxiliary_head_has_two_outputs(inception_checkpoint: Path) -> None:

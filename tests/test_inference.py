@@ -106,7 +106,7 @@ def test_optimized_it_is_the_model_and_the_fastest_form_runs() -> None:
     optimized = optimize_for_inference(model, small_images(33, 40))
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
     assert not torch._inductor.config.freezing
-    assert [trial.problem for trial in optimized.trials] == [None] * 5
+    assert [trial.problem for trial in optimized.trials] == [None] * 6
     assert optimized.choice == next(iter(optimized.timings))
     assert f"{optimized.choice}: " in repr(optimized).partition(" <- runs")[0].splitlines()[-1]
     # Another size than the example's, and inside the user's own inference mode.

@@ -145,9 +145,9 @@ def optimize_for_inference(
     """The fastest form of a model on this machine for images like the example: measured here, not assumed.
 
     Tried are the model as it is, and the model with its BatchNorm folded, in both memory formats, as it is and compiled
-    with its weights frozen (TorchInductor, which needs a C++ compiler on the CPU). A form that cannot be made here, or
-    whose output is not the model's, is not used; `trials` of the result says so. Runs take turns, so that a busy moment
-    of the machine does not decide.
+    with its weights frozen (TorchInductor, which needs a C++ compiler on the CPU), and on the CPU compiled for one
+    image, for a batch image by image. A form that cannot be made here, or whose output is not the model's, is not used;
+    `trials` of the result says so. Runs take turns, so that a busy moment of the machine does not decide.
 
     Args:
       model: a network of `slimport.pytorch`, or a module that holds some; it is left as it is, and is run in eval mode.
@@ -162,9 +162,11 @@ def optimize_for_inference(
     """
     images = _example(model) if example_images is None else example_images.detach()
     progress = _to_terminal if progress is None else progress
-    forms = _forms(model)
+    forms = _forms(model, images)
     of = remembered.key(model, images) if remember else ""
-    if known := tuple(_trials(remembered.read(of)) if remember else ()):
+    known = tuple(_trials(remembered.read(of)) if remember else ())
+    # Another version may have tried others.
+    if known and [trial.name for trial in known] == [form.name for form in forms]:
         chosen = min((trial for trial in known if trial.seconds is not None), key=lambda trial: trial.seconds or 0)
         progress(f"making the form that was fastest before: {chosen.name}")
         if optimized := _remembered(forms, chosen, known, images):
@@ -177,17 +179,22 @@ def optimize_for_inference(
     return Optimized(next(form for form in forms if form.name == fastest), trials, images.shape)
 
 
-def _forms(model: nn.Module) -> list[_Form]:
+def _forms(model: nn.Module, images: Tensor) -> list[_Form]:
     given = copy.deepcopy(model).eval()
     folded = fold_batch_norm(model)
     channels_last = copy.deepcopy(folded).to(memory_format=torch.channels_last)
-    return [
+    forms = [
         _Form("as given", given, torch.contiguous_format),
         _Form("folded", folded, torch.contiguous_format),
         _Form("folded, channels_last", channels_last, torch.channels_last),
         _Form("folded, compiled", folded, torch.contiguous_format, compiled=True),
         _Form("folded, channels_last, compiled", channels_last, torch.channels_last, compiled=True),
     ]
+    if len(images) > 1 and not images.is_cuda:
+        # The maps of one image stay in a processor's caches, where those of a batch do not.
+        name = "folded, channels_last, compiled, image by image"
+        forms.append(_Form(name, channels_last, torch.channels_last, compiled=True, by_image=True))
+    return forms
 
 
 def _try(forms: list[_Form], images: Tensor, progress: Callable[[str], None]) -> tuple[Trial, ...]:
@@ -243,13 +250,26 @@ def _to_terminal(what: str) -> None:
 class _Form:
     """A model and how it is run. A compiled one is compiled for each new shape of images, with its weights frozen."""
 
-    def __init__(self, name: str, model: nn.Module, memory_format: torch.memory_format, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        memory_format: torch.memory_format,
+        compiled: bool = False,
+        by_image: bool = False,
+    ) -> None:
         self.name = name
         self._memory_format = memory_format
+        self._by_image = by_image
         self._run: Callable[[Tensor], Tensor] = torch.compile(model) if compiled else model
         self._compiled_for: set[tuple[Any, ...]] | None = set() if compiled else None
 
     def __call__(self, images: Tensor) -> Tensor:
+        if self._by_image:
+            return torch.cat([self._output(image) for image in images.chunk(len(images))])
+        return self._output(images)
+
+    def _output(self, images: Tensor) -> Tensor:
         images = images.contiguous(memory_format=self._memory_format)
         with torch.no_grad():
             if self._compiled_for is None:
