@@ -169,7 +169,7 @@ def test_a_converted_file_is_verified_with_its_auxiliary_head(
 
 def test_a_program_of_its_first_blocks_is_verified(tmp_path: Path) -> None:
     """An exporter's time grows with the layers; the others are like these."""
-    network = replace(SMALL_NETWORKS["inception_v3"], final_endpoint="Mixed_5b")  # type: ignore[type-var]
+    network = replace(SMALL_NETWORKS["inception_v3"], final_endpoint="Mixed_5c")  # type: ignore[type-var]
     write_checkpoint(tmp_path / "c", {f"net/{name}": array for name, array in random_weights(network).items()})
     convert(tmp_path / "c", tmp_path / "m.pt2")
     report = verify(tmp_path / "c", tmp_path / "m.pt2", size=(76, 89))

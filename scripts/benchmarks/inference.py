@@ -148,7 +148,7 @@ def _of_torch(model: Callable[[Any], Any]) -> Run:
 
 
 def work(name: str, network: networks.Network, shape: Sequence[int]) -> None:
-    """A form's process: a line from stdin is two runs, a line to stdout the second's seconds; first comes the output."""
+    """A form's process: a line from stdin is two runs, a line to stdout the second's time; the first is the output."""
     out = os.fdopen(os.dup(1), "w")
     # What frameworks print is not an answer.
     os.dup2(2, 1)
