@@ -144,7 +144,7 @@ def test_a_replaced_block_runs_and_the_other_end_points_stay() -> None:
 
 
 # These have every kind of layer and of part that the families have.
-@pytest.mark.parametrize("name", ["resnet_v1_lite", "resnet_v2", "inception_v3", "vgg", "mobilenet_v3", "nasnet"])
+@pytest.mark.parametrize("name", ["resnet_v1_lite", "resnet_v2", "inception_v2", "mobilenet_v3"])
 def test_models_compile_whole_trace_copy_and_pickle(name: str) -> None:
     model, images = ported(name)
     with torch.inference_mode():

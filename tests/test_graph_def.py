@@ -102,7 +102,6 @@ def test_a_trained_inception_v3_is_itself(tmp_path: Path) -> None:
     ("name", "form", "is_training"),
     [
         ("resnet_v1_lite", "meta", True),
-        ("inception_v4", "frozen", False),
         ("inception_resnet_v1", "saved_model", False),
         ("mobilenet_v2", "frozen", False),
         ("mobilenet_v3", "meta", True),

@@ -29,7 +29,11 @@ from slimport.nets import inception_v3, resnet, resnet_utils, resnet_v1, resnet_
 COUNTS = {"resnet_v1_test": 15, "resnet_v2_test": 15, "vgg_test": 21}
 TF_SLIMS_TESTS = {module: slim_adapter.tests_of(module) for module in COUNTS}
 # Half a minute of deep networks; test_nets_graphs.py sees that such graphs are the same, node by node.
-LONG = ("testAtrousFullyConvolutionalValues", "testAtrousValuesBottleneck")
+LONG = (
+    "testAtrousFullyConvolutionalValues",
+    "testAtrousFullyConvolutionalEndpointShapes",
+    "testAtrousValuesBottleneck",
+)
 # The deeper ones are these with other blocks.
 NAMES = ("resnet_v1_50", "resnet_v2_50")
 

@@ -66,7 +66,6 @@ CASES: dict[str, Callable[[], Case]] = {
     "resnet_v2": partial(by_hand, "resnet_v2"),
     "resnet_v2_dense": partial(by_hand, "resnet_v2", output_stride=4, global_pool=False, spatial_squeeze=False),
     "resnet_v1_beta": partial(by_hand, "resnet_v1_beta", output_stride=4, multi_grid=(1, 2, 3)),
-    "resnet_v1_lite": partial(by_hand, "resnet_v1_lite", global_pool=True),
     "vgg": partial(by_hand, "vgg", dropout_keep_prob=1.0, spatial_squeeze=False),
     "inception_v3": partial(inception, create_aux_logits=True),
 }
