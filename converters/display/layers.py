@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from converters.display import page
 from converters.files import atomic
 from converters.inspection import Inspection
 from slimport.graph import Graph, Node
@@ -108,7 +107,10 @@ def write(found: Inspection, graph: Graph, path: Path) -> None:
     """
     lane = lanes(graph)
     headings, *_ = table(graph)
-    rendered = page.template("layers.html").render(
+    # With the parity check, which `inspect` can do without.
+    from converters.display.page import template
+
+    rendered = template("layers.html").render(
         found=found,
         graph=graph,
         headings=headings,
