@@ -191,7 +191,7 @@ def inspect(
     if report is not None:
         _draw(found, report)
     text = json.dumps(found.to_json()) if as_json else inspection_text(found, depth, everything, as_layers)
-    _say(text)
+    _say(text, fit=not as_json)
 
 
 def _draw(found: Inspection, path: Path) -> None:
@@ -366,7 +366,7 @@ def verify(
         if page is not None:
             progress(f"writing {page}")
             pages.write(report, Path(page), public_command(["slimport", *sys.argv[1:]]))
-    _say(json.dumps(report.to_json()) if as_json else report_text(report, width_of(sys.stdout)))
+    _say(json.dumps(report.to_json()) if as_json else report_text(report, width_of(sys.stdout)), fit=not as_json)
     if not report.ok:
         raise click.exceptions.Exit(1)
 
@@ -446,7 +446,7 @@ def predict(
     options.update(top=top, labels=labels, preprocessing=preprocessing, size=_size(size), resize_side=resize_side)
     with terminal.jobs("images") as progress:
         found = predict(src, images, progress=progress, **options)
-    _say(json.dumps(found.to_json()) if as_json else predictions_text(found))
+    _say(json.dumps(found.to_json()) if as_json else predictions_text(found), fit=not as_json)
 
 
 @cli.command()
@@ -470,7 +470,7 @@ def fetch(src: tuple[str, ...], sha256: str | None, cache: str | None, as_json: 
     with terminal.transfers() as progress:
         files = [file for one in src for file in fetch(one, sha256=sha256, cache=cache, progress=progress)]
     found = [{"path": str(file.path), "url": file.url, "sha256": file.sha256} for file in files]
-    _say(json.dumps(found) if as_json else fetched_text(files))
+    _say(json.dumps(found) if as_json else fetched_text(files), fit=not as_json)
 
 
 @cli.command()
@@ -489,7 +489,7 @@ def zoo(cache: str | None, as_json: bool) -> None:
 
     releases = {release: cached(release, cache) for release in RELEASES}
     found = [{**release.to_json(), "sha256": file and file.sha256} for release, file in releases.items()]
-    _say(json.dumps(found) if as_json else zoo_text(releases))
+    _say(json.dumps(found) if as_json else zoo_text(releases), fit=not as_json)
 
 
 def main() -> None:
@@ -534,10 +534,10 @@ def _fail(message: str) -> int:
     return 2
 
 
-def _say(text: str) -> None:
+def _say(text: str, fit: bool = True) -> None:
     from converters.display.terminal import say
 
-    say(text)
+    say(text, fit=fit)
 
 
 def _open_closed_streams() -> None:

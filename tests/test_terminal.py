@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -110,3 +111,12 @@ def test_colours_can_be_switched_off(
     monkeypatch.setenv(variable, value)
     terminal.say(click.style("equal", fg="green"))
     assert capsys.readouterr().out == "equal\n"
+
+
+def test_json_is_a_line_on_a_terminal_too(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal, "width_of", lambda _: 40)
+    cli.cli(["inspect", str(checkpoint), "--json"], standalone_mode=False)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["model"]["name"] == "resnet_v2"

@@ -38,8 +38,13 @@ _ROOM = 20
 """Columns that a column of a table needs to be read."""
 
 
-def say(text: str, err: bool = False) -> None:
+def say(text: str, err: bool = False, fit: bool = True) -> None:
     """Prints lines, everything in them escaped that is no visible character.
+
+    Args:
+      text: the lines.
+      err: whether they go to stderr.
+      fit: whether lines are fitted to a terminal, as JSON must not be: a string in it has no line breaks.
 
     Raises:
       InputError: stdout cannot be written.
@@ -47,7 +52,7 @@ def say(text: str, err: bool = False) -> None:
     stream = sys.stderr if err else sys.stdout
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         text = _STYLE.sub("", text)
-    text = fitted("\n".join(map(_line, text.split("\n"))), width_of(stream))
+    text = fitted("\n".join(map(_line, text.split("\n"))), width_of(stream) if fit else None)
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         text.encode(encoding)

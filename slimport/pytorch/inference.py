@@ -65,18 +65,20 @@ def _followers(layer: nn.Module) -> list[nn.Module]:
 def _fold(layer: Foldable, above: nn.Module, name: str) -> None:
     """Puts the module `name` of `above`, which follows the layer, into it, where it is a BatchNorm or a factor."""
     follower = above.get_submodule(name)
+    is_norm = isinstance(follower, layers.BatchNorm) and follower.statistics == "moving"
+    is_factor = isinstance(follower, layers.Scale) and not follower.node.attributes["offset"]
+    if not is_norm and not is_factor:
+        return
     kernel = "weight" if getattr(layer, "pointwise_weight", None) is None else "pointwise_weight"
     weight, dtype = layer.get_parameter(kernel).double(), layer.weight.dtype
     bias = None if layer.bias is None else layer.bias.double()
-    if isinstance(follower, layers.BatchNorm) and follower.statistics == "moving":
-        norm = copy.deepcopy(follower).double()
-        mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
-        weight, bias = fuse_conv_bn_weights(weight, bias, mean, variance, norm.eps, norm.weight, norm.bias)
-    elif isinstance(follower, layers.Scale) and not follower.node.attributes["offset"]:
+    if isinstance(follower, layers.BatchNorm):
+        exact = copy.deepcopy(follower).double()
+        mean, variance = exact.get_buffer("running_mean"), exact.get_buffer("running_var")
+        weight, bias = fuse_conv_bn_weights(weight, bias, mean, variance, exact.eps, exact.weight, exact.bias)
+    elif isinstance(follower, layers.Scale):
         weight = weight * follower.node.attributes["factor"]
         bias = None if bias is None else bias * follower.node.attributes["factor"]
-    else:
-        return
     setattr(layer, kernel, nn.Parameter(weight.to(dtype)))
     layer.bias = None if bias is None else nn.Parameter(bias.to(dtype))
     above.add_module(name, nn.Sequential(*after) if (after := _followers(follower)) else nn.Identity())
