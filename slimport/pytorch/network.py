@@ -170,15 +170,15 @@ class Network(Part):
         shape, channels = tuple(images.shape), first.channels
         if first.op != "input" or first.stride is None or (len(shape) == 4 and channels in (0, shape[1])):
             return
-        hints = {
-            (3, shape[0] == channels): "images[None] is a batch of one",
-            (3, shape[-1] == channels != shape[0]): "images.permute(2, 0, 1)[None] is a batch of one",
-            (4, shape[-1] == channels): "images.permute(0, 3, 1, 2) has that order",
-        }
-        hint = hints.get((len(shape), True))
+        hint = ""
+        if len(shape) == 3 and shape[0] == channels:
+            hint = "; images[None] is a batch of one"
+        elif len(shape) == 3 and shape[-1] == channels:
+            hint = "; images.permute(2, 0, 1)[None] is a batch of one"
+        elif len(shape) == 4 and shape[-1] == channels:
+            hint = "; images.permute(0, 3, 1, 2) has that order"
         raise ValueError(
-            f"images of shape {list(shape)}: {self.network.name} takes [batch, {channels}, height, width]"
-            + (f"; {hint}" if hint else "")
+            f"images of shape {list(shape)}: {self.network.name} takes [batch, {channels}, height, width]{hint}"
         )
 
     def features(self, images: Tensor | Sequence[Tensor], names: str | Collection[str]) -> dict[str, Tensor]:
