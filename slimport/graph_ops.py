@@ -163,10 +163,11 @@ def stack(*inputs: Tensor, axis: int = 0, channels: int | None = None, scope: st
     return add_node("stack", inputs, scope, channels=channels, stride=None, axis=axis)
 
 
-def tile(inputs: Tensor, multiples: Sequence[int], *, scope: str | None = None) -> Tensor:
+def tile(inputs: Tensor, multiples: Sequence[Size], *, like: Sequence[Tensor] = (), scope: str | None = None) -> Tensor:
     """`tf.tile`."""
-    channels = inputs.channels * multiples[-1]
-    return add_node("tile", [inputs], scope, channels=channels, multiples=tuple(multiples))
+    last = multiples[-1]
+    channels = inputs.channels * last if isinstance(last, int) else 0
+    return add_node("tile", [inputs, *like], scope, channels=channels, multiples=_tuples(multiples))
 
 
 def reverse(inputs: Tensor, axes: Sequence[int], *, scope: str | None = None) -> Tensor:
@@ -253,10 +254,17 @@ def convolve(
 
 
 def matmul(
-    a: Tensor, b: Tensor, transpose_a: bool = False, transpose_b: bool = False, *, scope: str | None = None
+    a: Tensor,
+    b: Tensor,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+    *,
+    channels: int | None = None,
+    scope: str | None = None,
 ) -> Tensor:
-    """`tf.matmul`, over the last two axes; the channels of a transposed `b` are not known."""
-    channels = 0 if transpose_b else b.channels
+    """`tf.matmul`, over the last two axes; without `channels`, those of a transposed `b` are not known."""
+    if channels is None:
+        channels = 0 if transpose_b else b.channels
     given: dict[str, Any] = {"transpose_a": transpose_a, "transpose_b": transpose_b}
     return add_node("matmul", [a, b], scope, channels=channels, stride=None, **given)
 

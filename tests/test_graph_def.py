@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pickle
 import random
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 import torch
 import user_graphs
 from conftest import SMALL_NETWORKS, random_weights
-from user_graphs import LIMIT, assert_equal, errors, write
+from user_graphs import LIMIT, assert_equal, errors, first_control_flow, write
 
 from converters import convert, open_checkpoint
 from converters.errors import InputError
@@ -345,6 +346,117 @@ def test_a_training_graph_ends_before_its_loss(tmp_path: Path) -> None:
     assert list(read_network(write(build, tmp_path).path).outputs) == ["decoder/Sigmoid"]
 
 
+def test_networks_of_one_input_that_meet_before_an_activation_are_one(tmp_path: Path) -> None:
+    """As capsules do, each with a probability, although a loss comes next."""
+
+    def build() -> dict[str, Tensor]:
+        images = tf.placeholder(tf.float32, (None, 12), "images")
+        found = []
+        for i in range(3):
+            net = slim.fully_connected(images, 4, scope=f"capsule_{i}/recognition")
+            share = slim.fully_connected(net, 1, activation_fn=tf.nn.sigmoid, scope=f"capsule_{i}/probability")
+            drawn = slim.fully_connected(net, 12, activation_fn=tf.nn.tanh, scope=f"capsule_{i}/output")
+            found.append(drawn * tf.tile(share, [1, 12]))
+        net = tf.nn.tanh(tf.add_n(found), name="drawn")
+        wanted = tf.placeholder(tf.float32, (None, 12), "wanted")
+        tf.train.GradientDescentOptimizer(0.1).minimize(tf.losses.mean_squared_error(wanted, net))
+        return {"net": net}
+
+    assert list(assert_equal(write(build, tmp_path), (2,)).outputs) == ["drawn"]
+
+
+def test_a_sum_that_is_the_logits_of_a_loss_is_the_networks(tmp_path: Path) -> None:
+    """As of a conditional random field: the logits and what the neighbours say, with summaries of how many are 0."""
+
+    def build() -> dict[str, Tensor]:
+        images = tf.placeholder(tf.float32, (None, 9, 9, 3), "images")
+        unary = slim.conv2d(images, 4, 3, activation_fn=None, scope="conv1")
+        terms = [
+            slim.conv2d(tf.nn.softmax(unary), 4, side, activation_fn=None, scope=f"term_{side}") for side in (1, 3)
+        ]
+        pairwise = tf.add(*terms, name="pairwise")
+        logits = tf.add(unary, pairwise, name="energy")
+        tf.summary.scalar("sparsity", tf.nn.zero_fraction(logits))
+        labels = tf.placeholder(tf.int32, (None,), "labels")
+        loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=tf.reshape(logits, (-1, 4)))
+        tf.train.GradientDescentOptimizer(0.1).minimize(tf.reduce_mean(loss))
+        return {"net": logits}
+
+    with first_control_flow():
+        made = write(build, tmp_path)
+    assert list(read_network(made.path).outputs) == ["energy"]
+
+
+def test_a_gradient_that_was_written_by_hand_is_no_network(tmp_path: Path) -> None:
+    def build() -> dict[str, Tensor]:
+        data = tf.placeholder(tf.float32, (None, 6), "data")
+        first, second = (tf.Variable(tf.zeros(shape), name=f"w{shape[0]}") for shape in ((6, 4), (4, 5)))
+        net = tf.matmul(tf.nn.sigmoid(tf.matmul(data, first)), second, name="logits")
+        costs, kept = (tf.placeholder(tf.float32, (None, size), f"kept_{size}") for size in (5, 4))
+        back = tf.matmul(costs, tf.transpose(second)) * kept * (1 - kept)
+        tf.assign_sub(first, tf.matmul(tf.transpose(data), back))
+        return {"net": net}
+
+    user = read_network(write(build, tmp_path).path)
+    assert (list(user.inputs), list(user.outputs)) == (["data"], ["logits"])
+
+
+def test_a_generator_is_found_before_its_discriminator(tmp_path: Path) -> None:
+    def discriminator(images: Tensor) -> Tensor:
+        with tf.variable_scope("dis", reuse=tf.AUTO_REUSE):
+            return slim.fully_connected(images, 1, activation_fn=None, scope="fc")
+
+    def build() -> dict[str, Tensor]:
+        net = slim.fully_connected(tf.placeholder(tf.float32, (None, 3), "noise"), 8, scope="gen/fc1")
+        made = slim.fully_connected(net, 12, activation_fn=tf.nn.tanh, scope="gen/fc2")
+        real = discriminator(tf.placeholder(tf.float32, (None, 12), "real"))
+        loss = tf.reduce_mean(tf.nn.softplus(-real)) + tf.reduce_mean(tf.nn.softplus(discriminator(made)))
+        tf.train.GradientDescentOptimizer(0.1).minimize(loss)
+        return {"net": made}
+
+    user = assert_equal(write(build, tmp_path), (2,))
+    assert (list(user.inputs), list(user.outputs)) == (["noise"], ["gen/fc2/Tanh"])
+    assert "another network ends at dis/fc/MatMul" in " ".join(user.notes)
+
+
+def test_an_output_that_is_one_of_a_batch_is_given_of_all(tmp_path: Path) -> None:
+    """As a tool for Keras models wrote it, which takes `model.output[0]` for the first output."""
+
+    def build() -> dict[str, Tensor]:
+        net = slim.fully_connected(tf.placeholder(tf.float32, (None, 6), "data"), 4, scope="fc")
+        return {"net": tf.identity(tf.nn.softmax(net, name="predictions")[0], name="k2tfout_0")}
+
+    user = assert_equal(write(build, tmp_path, "frozen"), (2,))
+    assert user.outputs == {"k2tfout_0": "predictions:0"}
+    assert "k2tfout_0 is one of a batch; the network gives all of them" in user.notes
+
+
+def test_a_network_in_float16_is_run_in_the_floats_that_are_asked_for(tmp_path: Path) -> None:
+    def build() -> dict[str, Tensor]:
+        images = tf.placeholder(tf.float32, (None, 9, 9, 3), "images")
+        kernel = tf.Variable(tf.zeros((3, 3, 3, 4)), name="conv1/weights")
+        net = tf.nn.conv2d(tf.cast(images, tf.float16), tf.cast(kernel, tf.float16), 1, "SAME")
+        return {"net": tf.cast(tf.nn.relu(net), tf.float32, name="relu")}
+
+    assert_equal(write(build, tmp_path), (2,))
+
+
+def test_an_input_of_whole_numbers_has_their_dtype(tmp_path: Path) -> None:
+    def build() -> dict[str, Tensor]:
+        board = tf.placeholder(tf.int8, (None, 6), "board")
+        return {"net": slim.fully_connected(tf.cast(board, tf.float32), 4, scope="fc")}
+
+    user = read_network(write(build, tmp_path, "saved_model").path)
+    assert [value.attrs["dtype"] for value in user.context.inputs] == ["int8"]
+
+
+def test_a_pickle_is_called_one(tmp_path: Path) -> None:
+    path = tmp_path / "model.meta"
+    path.write_bytes(pickle.dumps({"labels": [1, 2]}))
+    with pytest.raises(InputError, match="it is a pickle, as Python writes them"):
+        read_network(path)
+
+
 @pytest.mark.parametrize(
     ("last", "name"),
     [
@@ -485,15 +597,33 @@ def test_a_loop_is_told_with_what_comes_before(op: str, tmp_path: Path) -> None:
     assert_equal(written, (2,), outputs=[str(error.value).rpartition(" ")[2]])
 
 
-def test_random_numbers_within_are_told_with_all_that_comes_before(tmp_path: Path) -> None:
-    def build() -> dict[str, Tensor]:
-        net = slim.conv2d(tf.placeholder(tf.float32, (None, 9, 9, 3), "images"), 4, 3, scope="conv1")
-        mean = slim.conv2d(net, 4, 3, activation_fn=None, scope="mean")
-        deviation = tf.exp(slim.conv2d(net, 4, 3, activation_fn=None, scope="deviation"), name="exp")
-        return {"net": slim.conv2d(mean + deviation * tf.random_normal(tf.shape(mean)), 4, 3, scope="decoder")}
+def _between(random: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """A decoder behind an encoder, with random numbers between them."""
+    net = slim.conv2d(tf.placeholder(tf.float32, (None, 9, 9, 3), "images"), 4, 3, scope="conv1")
+    mean = slim.conv2d(net, 4, 3, activation_fn=None, scope="mean")
+    deviation = tf.exp(slim.conv2d(net, 4, 3, activation_fn=None, scope="deviation"), name="exp")
+    return {"net": slim.conv2d(mean + deviation * random(tf.shape(mean)), 4, 3, scope="decoder")}
 
-    written = write(build, tmp_path)
-    with pytest.raises(InputError, match=r"RandomStandardNormal.*--output mean/BiasAdd,exp$") as error:
+
+def test_normal_noise_that_a_graph_draws_is_an_input(tmp_path: Path) -> None:
+    user = assert_equal(write(lambda: _between(tf.random_normal), tmp_path), (2, 3))
+    assert list(user.inputs) == ["images", "random_normal/RandomStandardNormal"]
+    note = "the normal noise that the graph draws is an input: random_normal/RandomStandardNormal"
+    assert note in user.notes
+
+
+def test_a_generator_whose_graph_draws_the_noise_is_a_network(tmp_path: Path) -> None:
+    def build() -> dict[str, Tensor]:
+        net = slim.fully_connected(tf.random_normal([16, 5], name="noise"), 8, scope="fc1")
+        return {"net": slim.fully_connected(net, 12, activation_fn=tf.nn.tanh, scope="fc2")}
+
+    user = assert_equal(write(build, tmp_path), (16,))
+    assert list(user.inputs) == ["noise/RandomStandardNormal"]
+
+
+def test_other_random_numbers_within_are_told_with_all_that_comes_before(tmp_path: Path) -> None:
+    written = write(lambda: _between(tf.random_uniform), tmp_path)
+    with pytest.raises(InputError, match=r"RandomUniform.*--output mean/BiasAdd,exp$") as error:
         read_network(written.path)
     assert_equal(written, (2,), outputs=str(error.value).rpartition(" ")[2].split(","))
 

@@ -581,6 +581,68 @@ def image_of_unknown_rank_less_its_means() -> Tensor:
 
 
 @case
+def codes_of_a_codebook() -> Tensor:
+    """The nearest of some vectors, and straight through, as a VQ-VAE has it."""
+    net = scoped_conv(images(side=8), 4, "conv1")
+    flat, codes = tf.reshape(net, [-1, 4]), weights(4, 7, name="codes")
+    far = tf.reduce_sum(flat**2, 1, keepdims=True) + tf.reduce_sum(codes**2, 0) - 2.0 * tf.matmul(flat, codes)
+    found = tf.matmul(tf.one_hot(tf.argmin(far, 1), 7), codes, transpose_b=True)
+    return net + tf.stop_gradient(tf.reshape(found, tf.shape(net)) - net)
+
+
+@case
+def one_hot_of_a_column() -> Tensor:
+    features = tf.placeholder(tf.float32, (None, 5), "features")
+    kinds = tf.one_hot(tf.cast(tf.abs(features[:, 0]) * 3, tf.int32), 3, on_value=2.0, off_value=-1.0)
+    return tf.matmul(tf.concat([features[:, 1:], kinds], 1), weights(7, 4, name="fc/weights"))
+
+
+@case
+def tied_weights() -> Tensor:
+    """An autoencoder whose decoder has the encoder's matrix, transposed."""
+    kernel = weights(6, 4, name="encoder/kernel")
+    net = tf.nn.relu(tf.matmul(tf.placeholder(tf.float32, (None, 6), "data"), kernel) + weights(4, name="encoder/bias"))
+    return tf.nn.sigmoid(tf.matmul(net, tf.transpose(kernel)) + weights(6, name="decoder/bias"))
+
+
+@case
+def variables_repeated_for_the_batch() -> Tensor:
+    """Capsules: a matrix and zeros for each element of the batch."""
+    net = tf.reshape(scoped_conv(images(side=8), 6, "conv1", stride=2), [-1, 16, 1, 6])
+    count = tf.shape(net)[0]
+    votes = tf.matmul(net, tf.tile(weights(1, 16, 6, 5, name="capsules/weights"), [count, 1, 1, 1]))
+    shares = tf.nn.softmax(tf.zeros([count, 16, 1, 1]), 1)
+    return tf.reduce_sum(votes * shares, [1, 2])
+
+
+@case
+def coordinates_as_channels() -> Tensor:
+    net = images(side=8)
+    places = tf.constant(np.linspace(-1, 1, 8, dtype=np.float32).reshape((1, 8, 1, 1)))
+    net = tf.concat([net, tf.tile(places, [tf.shape(net)[0], 1, 8, 1])], 3)
+    return scoped_conv(net, 4, "conv1")
+
+
+@case
+def first_moments_of_tensorflow() -> Tensor:
+    """The variance as the mean of the squares, less the square of the mean; twice, without variables."""
+    net = images()
+    for scope, depth in (("conv1", 4), ("conv2", 5)):
+        net = scoped_conv(net, depth, scope)
+        mean = tf.reduce_mean(net, [1, 2], keepdims=True)
+        variance = tf.reduce_mean(tf.square(net), [1, 2], keepdims=True) - tf.square(mean)
+        net = tf.nn.relu((net - mean) * tf.rsqrt(variance + 1e-5))
+    return net
+
+
+@case
+def transposes_of_two_orders() -> Tensor:
+    left = tf.transpose(scoped_conv(images(side=8), 8, "conv1"), [0, 2, 1, 3])
+    right = tf.transpose(scoped_conv(images(side=8, name="more"), 8, "conv2"), [0, 3, 1, 2])
+    return tf.nn.relu(left * right)
+
+
+@case
 def computed_kernels() -> Tensor:
     """As with equalized learning rates."""
     net = tf.nn.conv2d(images(), weights(3, 3, 3, 4, name="conv/weight") * 0.25, [1, 2, 2, 1], "SAME")
@@ -690,6 +752,17 @@ def channels_first_map() -> Tensor:
 def test_a_mean_that_is_a_sum_over_a_computed_count_is_known(tmp_path: Path) -> None:
     user = read_network(written("moments_of_a_computed_count", tmp_path).path)
     assert [node.op for node in user.graph.nodes] == ["input", "conv2d", "instance_norm"]
+
+
+def test_first_moments_are_an_instance_norm(tmp_path: Path) -> None:
+    user = read_network(written("first_moments_of_tensorflow", tmp_path).path)
+    assert [node.op for node in user.graph.nodes] == ["input", *["conv2d", "instance_norm"] * 2]
+
+
+def test_tied_weights_are_one_variable(tmp_path: Path) -> None:
+    user = read_network(written("tied_weights", tmp_path).path)
+    assert {source.name for source in user.sources.values()} == {"encoder/kernel", "encoder/bias", "decoder/bias"}
+    assert len(user.graph.variables) == 3
 
 
 def test_simulated_quantization_is_kept_and_told(tmp_path: Path) -> None:

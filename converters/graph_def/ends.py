@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +15,12 @@ from converters.graph_def.proto import NodeDef
 
 LAYERS = {"Conv2D": 1, "DepthwiseConv2dNative": 1, "Conv2DBackpropInput": 1, "MatMul": 1, "BatchMatMulV2": 1}
 """The ops of layers with variables, and which input their kernel is."""
-_SOURCES = re.compile(r"Placeholder.*|.*QueueDequeue.*|IteratorGetNext.*|QueueDequeue.*|ReaderRead.*|.*Decode.*")
+_SOURCES = re.compile(
+    r"Placeholder.*|.*QueueDequeue.*|IteratorGetNext.*|ReaderRead.*|.*Decode.*|.*(Standard|Truncated)Normal"
+)
 _VARIABLES = ("Variable", "VariableV2", "VarHandleOp")
 _GRADIENT = re.compile(r"(^|.*/)(gradients?(_\d+)?|gradient_tape)(/.*|$)")
+_UPDATE = re.compile(r"Assign.*")
 _SUMMARY = re.compile(r".*Summary(V2)?|Assign.*|Assert|NoOp|Print|Save.*")
 # What belongs to a layer wherever it stands.
 _OF_LAYERS = (
@@ -42,6 +46,7 @@ _SUMS = ("Add", "AddV2", "AddN")
 _ACTIVATIONS = ("Relu", "Relu6", "Elu", "Selu", "LeakyRelu")
 _REDUCTIONS = ("Mean", "Sum", "Max", "Min")
 _MEETING = (*_SUMS, "Sub", "Mul", "RealDiv", "Maximum", "Minimum", "SquaredDifference", "ConcatV2", "Concat", "Pack")
+_MOVING = ("Reshape", "Transpose", "Tile", "Squeeze", "ExpandDims", "Slice", "StridedSlice", "Identity", "BiasAdd")
 _BOUNDED = ("Tanh", "Atan", "Sigmoid")
 _SCALES = ("Mul", "Add", "AddV2", "Sub", "RealDiv", "Div")
 _SOFTMAXES = ("Softmax", "LogSoftmax")
@@ -60,6 +65,7 @@ class _Facts:
     """Facts about each node, as bits: the sources that it depends on, and the layers.
 
     kernels: the layers with variables, in order, and the variable that each one's kernel is.
+    transposed: those of them that take the variable's transpose.
     variable: the nodes that depend on a variable.
     data: the sources that are no switches and rates.
     """
@@ -67,6 +73,7 @@ class _Facts:
     sources: dict[str, int] = field(default_factory=dict)
     layers: dict[str, int] = field(default_factory=dict)
     kernels: dict[str, str] = field(default_factory=dict)
+    transposed: set[str] = field(default_factory=set)
     variable: set[str] = field(default_factory=set)
     data: int = 0
 
@@ -96,10 +103,11 @@ def find(file: GraphFile) -> Ends:
     if not ends:
         # The operations outside the functions of a SavedModel save and restore it.
         return Ends(() if file.kind == "saved_model" else tuple(_sinks(order.steps)))
-    ends, notes = _one_of_each(ends, facts)
-    meetings = _meetings(ends, order, facts)
+    chosen, notes = _one_of_each(ends, facts)
+    ends = [name for name in nodes if name in chosen]
+    meetings, around = _meetings(ends, order, facts)
     ends, more = _one_network(ends, meetings, facts)
-    followed = set(_followed(ends, order, facts, meetings))
+    followed = set(_followed(ends, order, facts, {*meetings, *around}))
     return Ends(tuple(name for name in nodes if name in followed), (*notes, *more))
 
 
@@ -164,10 +172,16 @@ def _facts(file: GraphFile, order: Sequence[_Step]) -> _Facts:
         kernel = LAYERS.get(node.op)
         if kernel is None or len(inputs) <= kernel or not sources & facts.data:
             continue
-        root = _root(file, inputs[kernel]) if not facts.sources.get(inputs[kernel], 1) else None
+        read = file.graph.nodes.get(inputs[kernel])
+        if read is not None and read.op == "Tile":
+            # For each element of a batch, whose size is all that it takes of the data.
+            read = file.graph.nodes.get(read.data_inputs[0].partition(":")[0])
+        root = _root(file, read.name) if read is not None and not facts.sources.get(read.name, 1) else None
         if root is not None:
             facts.layers[node.name] = layers | 1 << len(facts.kernels)
             facts.kernels[node.name] = root
+            if node.get("transpose_b") or (read is not None and read.op == "Transpose"):
+                facts.transposed.add(node.name)
     return facts
 
 
@@ -206,7 +220,14 @@ def has_layers_in_loop(file: GraphFile, enter: str) -> bool:
 
 
 def _one_of_each(ends: list[str], facts: _Facts) -> tuple[list[str], list[str]]:
-    """Of copies of a network, which share their variables, the one that has fewest layers, or else the first."""
+    """Of copies of a network, which share their variables, the one that has fewest layers, or else the first.
+
+    A layer by the transpose of what another one takes is a gradient that was written by hand.
+    """
+
+    def size(name: str) -> tuple[bool, int]:
+        return name in facts.transposed, facts.layers[name].bit_count()
+
     best: dict[str, str] = {}
     notes = []
     for name in ends:
@@ -215,38 +236,72 @@ def _one_of_each(ends: list[str], facts: _Facts) -> tuple[list[str], list[str]]:
             best[kernel] = name
             continue
         other = best[kernel]
-        if facts.layers[name].bit_count() < facts.layers[other].bit_count():
+        if size(name) < size(other):
             best[kernel], name = name, other
         notes.append(f"{name} has the variables of {best[kernel]}, which is taken; --output {name} takes the other")
-    return [name for name in ends if best[facts.kernels[name]] == name], notes
+    kept = [name for name in ends if best[facts.kernels[name]] == name]
+    for name in ends:
+        for last in _before(name, best[facts.kernels[name]], facts) if name not in kept else ():
+            if facts.kernels[last] not in best:
+                best[facts.kernels[last]] = last
+                kept.append(last)
+    return kept, notes
 
 
-def _meetings(ends: Sequence[str], order: _Order, facts: _Facts) -> dict[str, int]:
-    """The nodes in which networks of different inputs meet behind their last layers, with the inputs of both.
+def _before(name: str, other: str, facts: _Facts) -> list[str]:
+    """The last layers of a network before one that has another's variables: the generator before a discriminator."""
+    names = list(facts.kernels)
+    of = {facts.kernels[layer] for index, layer in enumerate(names) if facts.layers[other] >> index & 1}
+    more = {i: x for i, x in enumerate(names) if facts.layers[name] >> i & 1 and facts.kernels[x] not in of}
+    behind = 0
+    for index, layer in more.items():
+        behind |= facts.layers[layer] & ~(1 << index)
+    return [layer for index, layer in more.items() if not behind >> index & 1]
 
-    A loss joins none: what reduces the batch, or takes labels, is neither before nor behind such a node; except that a
-    softmax or an activation may come next.
+
+def _meetings(ends: Sequence[str], order: _Order, facts: _Facts) -> tuple[dict[str, int], set[str]]:
+    """Where networks meet behind their last layers, with the inputs of both, and what else is theirs around it.
+
+    Two of different inputs meet in what leads to no loss; and any in what leads to an activation or to logits, before
+    the batch is reduced or labels are taken. What is on the way there is theirs, and so are sums of layers.
     """
     sources = 0
     for name in ends:
         sources |= facts.sources[name] & facts.data
-    if len({facts.sources[name] & facts.data for name in ends}) < 2:
-        return {}
     behind = _behind(ends, order)
     losses = {step.node.name for step in behind if _is_loss(step.node, sources, order, facts)}
     spoiled: set[str] = set()
+    from_ends = {name: 1 << index for index, name in enumerate(ends)}
     for node, taken in behind:
         if node.name in losses or any(name in spoiled for name in taken):
             spoiled.add(node.name)
+        for name in taken:
+            from_ends[node.name] = from_ends.get(node.name, 0) | from_ends.get(name, 0)
     leading = losses | _leading(losses, behind, order)
+    activated = _activated(behind, spoiled, order)
     found: dict[str, int] = {}
-    of_network = {step.node.name for step in behind}
+    sums: set[str] = set()
     for node, taken in behind:
-        met = {facts.sources[name] & facts.data for name in taken if name in of_network}
-        follows = {step.node.op for step in order.users.get(node.name, ())}
-        clean = node.name not in leading or follows & {*_SOFTMAXES, *_ACTIVATIONS, "Sigmoid", "Tanh"}
-        if len(met) > 1 and node.op in _MEETING and node.name not in spoiled and clean:
+        if node.op not in _MEETING or node.name in spoiled:
+            continue
+        if node.op in _SUMS and node.name in activated and all(facts.layers.get(name) for name in taken):
+            sums.add(node.name)
+        reached = [name for name in taken if name in from_ends]
+        different = len({facts.sources[name] & facts.data for name in reached}) > 1 and node.name not in leading
+        if different or (len({from_ends[name] for name in reached}) > 1 and node.name in activated):
             found[node.name] = facts.sources[node.name] & facts.data
+    return found, sums | (_leading(found, behind, order) - spoiled)
+
+
+def _activated(behind: Sequence[_Step], spoiled: Collection[str], order: _Order) -> set[str]:
+    """The nodes that lead to an activation, a prediction or the logits of a loss, on a way that is no loss yet."""
+    found: set[str] = set()
+    for node, _ in reversed(behind):
+        for user, taken in order.users.get(node.name, ()) if node.name not in spoiled else ():
+            logits = "CrossEntropy" in user.op and taken[0] == node.name
+            onward = user.op in (*_MEETING, *_MOVING) and user.name in found
+            if logits or onward or user.op in (*_SOFTMAXES, *_ACTIVATIONS, *_BOUNDED, "ArgMax"):
+                found.add(node.name)
     return found
 
 
@@ -290,7 +345,10 @@ def _followed(ends: Sequence[str], order: _Order, facts: _Facts, meetings: Colle
         covered |= facts.layers[name]
     behind = _behind(ends, order)
     foreign, losses = _foreign(ends, behind, order, facts)
-    updates = _updates(behind, order)
+    # A moving average's next value, and a condition that only a summary asks.
+    apart = _only_for(_UPDATE, behind, order)
+    summarized = _only_for(_SUMMARY, behind, order)
+    apart |= {step.node.name for step in behind if step.node.op == "Switch" and step.node.name in summarized}
     # A product with a reciprocal root is a normalization, of the embedding of a face, say.
     roots = {step.node.name for step in behind if step.node.op == "Rsqrt"}
     softmaxes = [step for step in behind if step.node.op in _SOFTMAXES]
@@ -301,13 +359,12 @@ def _followed(ends: Sequence[str], order: _Order, facts: _Facts, meetings: Colle
     scaled = {step.node.name for step in behind if step.node.op in _BOUNDED}
     for node, taken in behind:
         from_region = [name for name in taken if name in region]
-        if not from_region or node.name in region or node.name in updates:
+        if not from_region or node.name in region or node.name in apart:
             continue
         others = [name for name in taken if name not in region and facts.sources.get(name, 0) & facts.data]
         if any(facts.layers[name] & ~covered for name in others):
             continue
         belongs = node.op in _OF_LAYERS or (node.op in _AFFINE and _with_variable(taken, facts))
-        belongs |= _ends_residual_unit(node, taken, order, facts)
         belongs |= node.name in meetings or (node.name in losses and _rescales(node, from_region[0], scaled, facts))
         belongs |= node.op == "Mul" and any(name in roots for name in taken)
         if node.op == "Reshape":
@@ -338,13 +395,6 @@ def _rescales(node: NodeDef, data: str, scaled: Collection[str], facts: _Facts) 
     others = [name for name in node.data_inputs if name.partition(":")[0] != data]
     constant = all(not facts.sources.get(name.partition(":")[0], 1) for name in others)
     return node.op in _SCALES and data in scaled and len(others) == 1 and constant
-
-
-def _ends_residual_unit(node: NodeDef, taken: Sequence[str], order: _Order, facts: _Facts) -> bool:
-    """Whether a node adds what layers give, and an activation comes next: no loss does that."""
-    users = order.users.get(node.name, ())
-    added = node.op in _SUMS and all(facts.layers.get(name) for name in taken)
-    return added and any(step.node.op in _ACTIVATIONS for step in users)
 
 
 def _before_bias(node: NodeDef, order: _Order, facts: _Facts) -> bool:
@@ -396,10 +446,9 @@ def _foreign(ends: Sequence[str], behind: Sequence[_Step], order: _Order, facts:
         sources |= facts.sources[name]
     foreign: set[str] = set()
     losses: set[str] = set()
-    summary = {op: bool(_SUMMARY.fullmatch(op)) for op in {step.node.op for step in behind}}
     for node, _ in reversed(behind):
         users = [step.node.name for step in order.users.get(node.name, ())]
-        rest = [step.node.name for step in order.users.get(node.name, ()) if not summary[step.node.op]]
+        rest = [step.node.name for step in order.users.get(node.name, ()) if not _summarizes(step.node.op)]
         loss = node.name in order.trained or bool(facts.sources[node.name] & facts.data & ~sources)
         if loss or any(name in losses for name in rest):
             losses.add(node.name)
@@ -408,12 +457,17 @@ def _foreign(ends: Sequence[str], behind: Sequence[_Step], order: _Order, facts:
     return foreign, losses
 
 
-def _updates(behind: Sequence[_Step], order: _Order) -> set[str]:
-    """The nodes that lead to nothing but a variable's next value, as a moving average's."""
+@cache
+def _summarizes(op: str) -> bool:
+    return bool(_SUMMARY.fullmatch(op))
+
+
+def _only_for(ops: re.Pattern[str], behind: Sequence[_Step], order: _Order) -> set[str]:
+    """The nodes that lead to nothing but these ops, and from which no gradient is made."""
     found: set[str] = set()
     for node, _ in reversed(behind):
         users = [step.node for step in order.users.get(node.name, ())]
-        if users and all(user.op.startswith("Assign") or user.name in found for user in users):
+        if users and node.name not in order.trained and all(u.name in found or ops.fullmatch(u.op) for u in users):
             found.add(node.name)
     return found
 

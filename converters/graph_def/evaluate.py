@@ -381,7 +381,8 @@ class Evaluator:
     def cut(self, key: Key, node: NodeDef) -> Value:
         """An input that was chosen."""
         declared = node.get("shape") if node.op.startswith("Placeholder") else None
-        return self.input(_declared(node, key[2]) or declared, node, key[2])
+        dtype = node.get("dtype") if node.op.startswith("Placeholder") else None
+        return self.input(_declared(node, key[2]) or declared, node, key[2], "float32" if dtype is None else dtype.name)
 
     def queue(self, key: Key, node: NodeDef) -> Value:
         """A component of what a queue or an iterator gives."""

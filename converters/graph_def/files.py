@@ -27,6 +27,7 @@ _OTHERS = {
     b"PK\x03\x04": "it is a zip archive, as PyTorch and Keras write them",
     b"\x89HDF": "it is an HDF5 file, as Keras writes them",
     b"version https://git-lfs": "it is a pointer of Git LFS: fetch the file itself with git lfs pull",
+    **{bytes((0x80, protocol)): "it is a pickle, as Python writes them" for protocol in (2, 3, 4, 5)},
 }
 """What files begin with that have a graph's suffix and are none."""
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")

@@ -17,7 +17,7 @@ from converters.graph_def.network import UserGraph
 from converters.graph_def.proto import Array, NodeDef
 from converters.graph_def.values import BATCH, Value
 
-_FLOAT, _DOUBLE = 1, 2
+_FLOATS, _DOUBLE = (1, 14, 19), 2
 _NORMS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 
 
@@ -128,6 +128,10 @@ class _Builder(Evaluator):
         self.placeholders[f"{key[1]}:{key[2]}"] = placeholder
         return self._made(node, placeholder)
 
+    def queue(self, key: Key, node: NodeDef) -> Value:
+        """What a queue gives beside the network's inputs: the rate of a dropout that is not run."""
+        return self._made(node, self.tf.ones(() if super().queue(key, node).rank == 0 else (1,), self.dtype))
+
     def decide(self, value: Value, node: NodeDef) -> bool | None:  # noqa: ARG002
         return None
 
@@ -215,11 +219,11 @@ class _Builder(Evaluator):
     def _cast(self, attr: Any) -> Any:
         if self.dtype != self.tf.float64:
             return attr
-        if attr.type == _FLOAT:
+        if attr.type in _FLOATS:
             attr.type = _DOUBLE
         if attr.WhichOneof("value") == "list":
-            attr.list.type[:] = [_DOUBLE if kind == _FLOAT else kind for kind in attr.list.type]
-        if attr.WhichOneof("value") == "tensor" and attr.tensor.dtype == _FLOAT:
+            attr.list.type[:] = [_DOUBLE if kind in _FLOATS else kind for kind in attr.list.type]
+        if attr.WhichOneof("value") == "tensor" and attr.tensor.dtype in _FLOATS:
             attr.tensor.CopyFrom(self.tf.make_tensor_proto(self.tf.make_ndarray(attr.tensor).astype(np.float64)))
         return attr
 

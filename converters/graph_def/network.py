@@ -20,7 +20,7 @@ from converters.graph_def.names import common_scope, kernel_name
 from converters.graph_def.parameters import parameter
 from converters.graph_def.proto import Array
 from converters.graph_def.translate import WORDS, Translator, unsupported
-from converters.graph_def.values import Size, Value
+from converters.graph_def.values import BATCH, Size, Value
 from slimport import graph as slim
 from slimport.graph import Graph, Input, Source
 from slimport.networks.graph_network import GraphNetwork
@@ -151,6 +151,11 @@ def _read(file: GraphFile, mode: Mode, inputs: Sequence[str], outputs: Sequence[
     if dead := [name for name, value in values.items() if value is DEAD]:
         raise InputError(f"{shown(str(file.path))}: the output {shown(dead[0])} is not computed in evaluation")
     values = {name: _channels_last(value) for name, value in values.items()}
+    for name, value in values.items():
+        if (whole := _of_whole_batch(value)) is not None:
+            context.notes[f"{shown(name)} is one of a batch; the network gives all of them"] = None
+            values[name], tensors[name] = whole, canonical(whole.node)
+    _make_noise_input(context, list(values.values()))
     lacking = _cut_front(context, list(values.values()))
     if lacking:
         raise unsupported(context, lacking, list(values.values()))
@@ -202,6 +207,18 @@ def _lacking(values: Sequence[Value]) -> list[Value]:
     """The values that no word of the vocabulary gives."""
     known = {*WORDS, *KERNELS, "batch_norm", "input", "constant", "variable"}
     return [value for value in _reachable(values) if value.op not in known]
+
+
+def _make_noise_input(context: Evaluator, values: Sequence[Value]) -> None:
+    """Makes inputs of the noise that the graph draws for each element of a batch, as between encoder and decoder."""
+    for value in _lacking(values):
+        first = value.shape[0] if value.shape else None
+        drawn = value.attrs.get("tf_op") in ops.NORMAL and len(value.shape or ()) > 1
+        if drawn and (first == BATCH or first == context.batch or context.batch is None):
+            context.batch = first if isinstance(first, int) else context.batch
+            value.op, value.shape, value.static = "input", (BATCH, *(value.shape or ())[1:]), False
+            value.attrs = {"index": 0, "dtype": "float32", "behind": True}
+            context.notes[f"the normal noise that the graph draws is an input: {value.node}"] = None
 
 
 def _cut_front(context: Evaluator, values: Sequence[Value]) -> list[Value]:
@@ -271,6 +288,16 @@ def _channels_last(value: Value) -> Value:
     if value.op == "transpose" and value.attrs["permutation"] == ops.NCHW:
         return value.inputs[0]
     return value
+
+
+def _of_whole_batch(value: Value) -> Value | None:
+    """What an output is one of, where it is one element of a batch."""
+    first = value.op == "strided_slice" and value.attrs["slices"][:1] and value.attrs["slices"][0]
+    if not first or 0 not in value.attrs["shrink"] or not isinstance(first[0], int) or len(value.inputs) > 1:
+        return None
+    alone = value.attrs["shrink"] == (0,) and not any(value.attrs["slices"][1:])
+    whole = value.inputs[0]
+    return whole if alone and whole.shape and whole.shape[0] == BATCH else None
 
 
 def _inputs(values: Any) -> list[Value]:

@@ -126,9 +126,11 @@ def _identities(_: Evaluator, __: NodeDef, inputs: list[Value]) -> Results:
     return tuple(inputs)
 
 
-@handles(
-    "RandomUniform", "RandomStandardNormal", "TruncatedNormal", "StatelessRandomUniform", "StatelessRandomUniformV2"
-)  # fmt: skip
+NORMAL = ("RandomStandardNormal", "TruncatedNormal", "StatelessRandomNormal", "StatelessRandomNormalV2")
+"""The ops that draw normal noise."""
+
+
+@handles("RandomUniform", "StatelessRandomUniform", "StatelessRandomUniformV2", *NORMAL)
 def _random(context: Evaluator, node: NodeDef, inputs: list[Value]) -> Value:
     shape = _ints(inputs[0]) if inputs and inputs[0].data is not None else None
     return context.new("random", (), shape, node, tf_op=node.op)
@@ -208,7 +210,8 @@ def elementwise(
             bases = [
                 v if v.scalar else transpose(context, node, _of_rank(context, node, v, rank), inverse) for v in inputs
             ]
-            return transpose(context, node, elementwise(context, node, bases, function, numbers), permutation)
+            if not any(v.op == "transpose" and not v.static for v in bases):
+                return transpose(context, node, elementwise(context, node, bases, function, numbers), permutation)
     _tell_channels(inputs)
     shapes = [value.shape for value in inputs if not value.scalar or value.rank]
     open_rank = any(shape is None for shape in shapes)
@@ -1098,12 +1101,29 @@ def _reduced(
     return context.new("reduce", (value,), sides, node, function=function, axes=tuple(axes), keep_dims=keep)
 
 
-@handles("ArgMax")
+@handles("ArgMax", "ArgMin")
 def _argmax(context: Evaluator, node: NodeDef, inputs: list[Value]) -> Value:
     rank = len(_shape(inputs[0]))
     axis = _axis(_numbers(inputs[1])[0], rank)
     sides = [side for at, side in enumerate(_shape(inputs[0])) if at != axis]
-    return context.new("argmax", inputs[:1], sides, node, axis=axis)
+    value = inputs[0] if node.op == "ArgMax" else elementwise(context, node, inputs[:1], "negative")
+    return context.new("argmax", (value,), sides, node, axis=axis)
+
+
+@handles("OneHot")
+def _one_hot(context: Evaluator, node: NodeDef, inputs: list[Value]) -> Value:
+    indices, depth, on, off = inputs
+    shape = _shape(indices)
+    if node.get("axis", -1) not in (-1, len(shape)):
+        return context.unsupported(node, inputs)
+    column = context.new("expand_dims", (indices,), (*shape, 1), node, axis=len(shape))
+    places = context.constant(np.arange(_numbers(depth)[0]), node)
+    hot = context.new("cast", (elementwise(context, node, [column, places], "equal"),), None, node, dtype="float")
+    hot.shape = (*shape, _numbers(depth)[0])
+    low = _array(off).item()
+    factor = context.constant(np.float64(_array(on).item() - low), node)
+    scaled = elementwise(context, node, [hot, factor], "multiply")
+    return elementwise(context, node, [scaled, context.constant(np.float64(low), node)], "add")
 
 
 @handles("Pad", "PadV2", "MirrorPad")
@@ -1128,13 +1148,15 @@ def _pad(context: Evaluator, node: NodeDef, inputs: list[Value]) -> Value:
 
 @handles("Tile")
 def _tile(context: Evaluator, node: NodeDef, inputs: list[Value]) -> Value:
-    value, multiples = inputs[0], _numbers(inputs[1])
+    value, multiples = inputs[0], _ints(inputs[1])
     if all(multiple == 1 for multiple in multiples):
         return value
     sides = [side * multiple for side, multiple in zip(_shape(value), multiples, strict=True)]
     if value.data is not None and known(tuple(sides)) and math.prod(sides) <= _LARGEST_FOLDED:
         return context.constant(np.tile(value.data, multiples), node)
-    return context.new("tile", (value,), sides, node, multiples=tuple(multiples))
+    made = context.new("tile", (value,), sides, node, multiples=tuple(multiples))
+    made.static = value.static and all(isinstance(multiple, int) for multiple in multiples)
+    return made
 
 
 @handles("ReverseV2")

@@ -331,7 +331,7 @@ def _with_moments(value: Value) -> Match | None:
             continue
         data, mean, variance, within = moments
         found = _moment_roles(value, data, mean, variance, epsilon)
-        kind = {(1, 2): "instance_norm", (0, 1, 2): "batch_norm", (0,): "batch_norm"}.get(variance.attrs["axes"])
+        kind = {(1, 2): "instance_norm", (0, 1, 2): "batch_norm", (0,): "batch_norm"}.get(mean.attrs["axes"])
         if found is None or kind is None:
             continue
         stop = {data.number}
@@ -369,6 +369,8 @@ def _between(value: Value, stop: set[int]) -> set[int]:
 
 def _moments(variance: Value) -> tuple[Value, Value, Value, set[int]] | None:
     """The data, their mean and their variance, where a value is such a variance."""
+    if _computes(variance, "subtract"):
+        return _moments_by_squares(variance)
     if variance.op != "reduce" or variance.attrs["function"] != "mean":
         return None
     square = variance.inputs[0]
@@ -392,6 +394,22 @@ def _moments(variance: Value) -> tuple[Value, Value, Value, set[int]] | None:
     if mean.attrs["axes"] != variance.attrs["axes"] or not mean.attrs["keep_dims"]:
         return None
     return data, mean, variance, {variance.number, mean.number, square.number, one.number} - {data.number}
+
+
+def _moments_by_squares(variance: Value) -> tuple[Value, Value, Value, set[int]] | None:
+    """The same of TensorFlow's first `tf.nn.moments`: the mean of the squares, less the square of the mean."""
+    squares, squared = variance.inputs if len(variance.inputs) == 2 else (variance, variance)
+    if not (_computes(squared, "square") and _averages(squares) and _computes(squares.inputs[0], "square")):
+        return None
+    (mean,), (data,) = squared.inputs, squares.inputs[0].inputs
+    same = _averages(mean) and mean.inputs[0] is data and mean.attrs["axes"] == squares.attrs["axes"]
+    if not same or not mean.attrs["keep_dims"] or not squares.attrs["keep_dims"]:
+        return None
+    return data, mean, variance, {part.number for part in (variance, mean, squares, squared, squares.inputs[0])}
+
+
+def _averages(value: Value) -> bool:
+    return value.op == "reduce" and bool(value.attrs["function"] == "mean")
 
 
 def _moment_roles(value: Value, data: Value, mean: Value, variance: Value, epsilon: float) -> dict[str, Value] | None:

@@ -54,6 +54,8 @@ class Translator:
         self.sizes: dict[Size, tuple[Value, int]] = {}
         self.scopes = Scopes(cover.layers)
         self.shared: dict[tuple[Any, ...], str] = {}
+        self.tied = _tied(cover)
+        self._variables: dict[str, Tensor] = {}
 
     def record(self, inputs: Sequence[Tensor], values: Sequence[Value]) -> None:
         """Records everything, behind the inputs."""
@@ -124,6 +126,8 @@ class Translator:
         kernel = layer.kernel
         assert kernel is not None
         scope = self.relative(self.scopes.of_kernel(kernel))
+        if kernel.op == "fully_connected" and self.parameter(kernel.inputs[1]).name in self.tied:
+            return self._tied_layer(layer, data, scope)
         norm, separate = self._own_normalizer(layer, scope)
         activation = None if separate else _function(layer)
         settings: dict[str, Any] = {"activation": activation, "normalizer": norm, "biases": layer.bias is not None}
@@ -141,11 +145,39 @@ class Translator:
         slim.end_point(net, net.node.scope)
         return self._normalization(layer, net, scope) if separate else net
 
+    def _tied_layer(self, layer: Layer, data: Tensor, scope: str) -> Tensor:
+        """A product with a variable that others take too, and in another order, as an autoencoder's decoder does."""
+        assert layer.kernel is not None
+        weights = self.parameter(layer.kernel.inputs[1])
+        flipped = weights.permutation is not None
+        whole = replace(weights, permutation=None, shape=weights.source_shape)
+        variable = self._variable(whole)
+        net = words.matmul(data, variable, transpose_b=flipped, channels=weights.shape[-1], scope=scope)
+        if layer.bias is not None:
+            net = self._bias(layer, net)
+        if layer.norm is not None:
+            net = self._normalization(layer, net, scope)
+        elif layer.bias is None and layer.activation is not None:
+            net = slim.activation(net, _function(layer), scope=self.name(layer.root.node))
+        slim.end_point(net, net.node.scope)
+        return net
+
+    def _variable(self, found: Parameter) -> Tensor:
+        """A variable by itself, recorded once."""
+        if found.name not in self._variables:
+            scope = self.relative(found.name)
+            net = words.variable(found.shape, scope=node_scope(scope) or scope)
+            self._variables[found.name] = self.sources(net, {"value": found}, {"value": found.shape})
+        return self._variables[found.name]
+
     def _sharing(self, net: Tensor, leaves: Mapping[str, Parameter]) -> Tensor:
         """A layer that has the variables of one before it shares them."""
+        if not leaves:
+            return net
         own = ("source", "source_scope")
         settings = tuple((key, repr(value)) for key, value in net.node.attributes.items() if key not in own)
-        key = (net.node.op, settings, tuple((leaf, source.name) for leaf, source in leaves.items()))
+        arrays = tuple((leaf, source.name, source.permutation, source.shape) for leaf, source in leaves.items())
+        key = (net.node.op, settings, arrays)
         first = self.shared.setdefault(key, net.node.scope)
         return net if first == net.node.scope else slim.sharing(net, first)
 
@@ -218,13 +250,15 @@ class Translator:
     def _static(self, value: Value) -> Tensor:
         found = parameter(value)
         scope = self.name(value.node)
-        if found is None:
+        if found is None or (found.permutation is not None and found.name in self.tied):
             inputs = tuple(value.inputs)
             if value.op not in WORDS:
                 raise unsupported(self.context, [value])
             # Elementwise functions take plain numbers as such: recorded, these would lead nowhere.
             data = [] if value.op == "elementwise" else [self.tensor(other) for other in inputs]
             return WORDS[value.op](self, Layer(value, inputs), data)
+        if found.array is None and found.shape == found.source_shape:
+            return self._variable(found)
         if found.array is None:
             scope = self.relative(found.name)
             net = words.variable(found.shape, scope=node_scope(scope) or scope)
@@ -271,6 +305,21 @@ class Translator:
     def likes(self, like: Sequence[Value]) -> list[Tensor]:
         """The tensors of values that are needed for their sizes."""
         return [self.tensor(value) for value in like]
+
+
+def _tied(cover: Cover) -> set[str]:
+    """The variables that are a kernel and something else as well, or kernels in two orders of their axes."""
+    uses: dict[str, set[tuple[Any, ...]]] = {}
+    for layer in cover.layers:
+        kernels = [link.inputs[1] for link in (layer.kernel, layer.depthwise) if link is not None]
+        others = () if layer.kernel is not None else layer.root.inputs
+        for value in (*kernels, *(other for other in others if other.static)):
+            found = parameter(value)
+            if found is not None and found.array is None:
+                # As anything but a kernel, an array is what it is.
+                use = (found.permutation, found.shape) if value in kernels else ()
+                uses.setdefault(found.name, set()).add(use)
+    return {name for name, found in uses.items() if len(found) > 1}
 
 
 def _is_single(array: Array) -> bool:
@@ -644,8 +693,23 @@ def _pad(self: Translator, layer: Layer, data: list[Tensor]) -> Tensor:
 
 
 @records("tile")
-def _tile(self: Translator, layer: Layer, data: list[Tensor]) -> Tensor:
-    return words.tile(data[0], layer.root.attrs["multiples"], scope=self.name(layer.root.node))
+def _tile(self: Translator, layer: Layer, _: list[Tensor]) -> Tensor:
+    value = layer.root.inputs[0]
+    like: list[Value] = []
+    multiples = [self.size(multiple, value, like) for multiple in layer.root.attrs["multiples"]]
+    return words.tile(self.tensor(value), multiples, like=self.likes(like), scope=self.name(layer.root.node))
+
+
+@records("fill")
+def _fill(self: Translator, layer: Layer, _: list[Tensor]) -> Tensor:
+    """One number in a shape that only a run tells: the number, repeated."""
+    number: Any = layer.root.attrs["value"]
+    like: list[Value] = []
+    sides = [self.size(side, Value("fill"), like) for side in layer.root.shape or ()]
+    for _side in sides:
+        number = [number]
+    scope = self.name(layer.root.node)
+    return words.tile(words.constant(number, scope=scope), sides, like=self.likes(like), scope=scope)
 
 
 @records("reverse")

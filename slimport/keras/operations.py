@@ -181,6 +181,19 @@ def _depth_to_space(node: Node, inputs: Tensor) -> Tensor:
     return ops.reshape(ops.transpose(net, (0, 1, 3, 2, 4, 5)), (-1, height * block, width * block, node.channels))
 
 
+def _tile(node: Node, net: Tensor, *like: Tensor) -> Tensor:
+    first, *rest = node.attributes["multiples"]
+    ones = None
+    if isinstance(first, tuple) and first[0] == "size" and first[2] == 0 and net.shape[0] == 1:
+        # The batch, which is open: one number of each of its elements has its size.
+        batch = like[first[1] - 1]
+        one = ops.reshape(batch[(slice(None), *[slice(1)] * (len(batch.shape) - 1))], (-1, *[1] * len(rest)))
+        first, ones = 1, ops.cast(ops.ones_like(one), net.dtype)
+    multiples = [number(node, size, (net, *like)) for size in (first, *rest)]
+    tiled = net if set(multiples) == {1} else ops.tile(net, multiples)
+    return tiled if ones is None else tiled * ones
+
+
 OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "elementwise": _elementwise,
     "reduce": _reduce,
@@ -189,7 +202,7 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "transpose": lambda node, net: ops.transpose(net, node.attributes["permutation"]),
     "expand_dims": lambda node, net: ops.expand_dims(net, node.attributes["axis"]),
     "stack": lambda node, *nets: ops.stack(nets, axis=node.attributes["axis"]),
-    "tile": lambda node, net: ops.tile(net, node.attributes["multiples"]),
+    "tile": _tile,
     "reverse": lambda node, net: ops.flip(net, axis=node.attributes["axes"]),
     "gather": lambda node, net: ops.take(net, list(node.attributes["indices"]), axis=node.attributes["axis"]),
     "strided_slice": _strided_slice,

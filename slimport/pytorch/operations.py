@@ -264,8 +264,9 @@ class Stack(Operation):
 class Tile(Operation):
     """`tf.tile`."""
 
-    def _compute(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
-        return from_tf(to_tf(inputs).repeat(self.node.attributes["multiples"]))
+    def _compute(self, inputs: Tensor, *like: Tensor) -> Tensor:  # type: ignore[override]
+        multiples = [layout.number(size, (inputs, *like)) for size in self.node.attributes["multiples"]]
+        return from_tf(to_tf(inputs).repeat(multiples))
 
 
 class Reverse(Operation):
