@@ -89,6 +89,11 @@ def nhwc(array: Array) -> Array:
     return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
 
 
+def nchw(array: Array) -> Array:
+    """The inverse of `nhwc`."""
+    return array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
+
+
 def slim_names(pytorch_names: Collection[str]) -> dict[str, str]:
     """From the names in a state dict to slim's. A layer with running statistics is a BatchNorm.
 

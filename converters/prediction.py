@@ -198,6 +198,8 @@ def _takes_and_gives(network: Network, where: str) -> tuple[str, int]:
     """
     if network.num_classes is None:
         raise InputError(f"{where}: {network.name} without logits has no classes to predict")
+    if not network.takes_images:
+        raise InputError(f"{where}: {network.name} has other inputs than images: run the converted model on these")
     if network.in_channels not in _MODES:
         raise InputError(f"{where}: {network.name} takes {network.in_channels} channels, and images have 1 or 3")
     return _MODES[network.in_channels], network.num_classes

@@ -112,6 +112,11 @@ class Input(NamedTuple):
     name: str
     shape: tuple[int | None, ...]
 
+    @property
+    def is_images(self) -> bool:
+        """Whether it is [batch, height, width, channels]."""
+        return len(self.shape) == 4
+
 
 class Output(NamedTuple):
     """An output of a network by its name."""

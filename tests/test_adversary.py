@@ -190,5 +190,5 @@ def test_what_keras_cannot_run_is_refused_in_one_line(tmp_path: Path) -> None:
     images = np.zeros((2, 97, 128, 3), np.float32)
     # Slim's last pooling is as small as the map; Keras's is not, where a model takes images of any size.
     with pytest.raises(InputError, match="Keras does not run the model on images of 97x128") as error:
-        port.record(images, "float32", "cpu")
+        port.record([images], "float32", "cpu")
     assert "\n" not in str(error.value)

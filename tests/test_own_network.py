@@ -215,12 +215,6 @@ def test_preprocessing_before_the_first_layer_is_in_float64_too(target: str, tmp
     assert report.judge == "model.ckpt.meta, run by TensorFlow"
 
 
-def two_inputs() -> dict[str, Any]:
-    left, right = (tf.placeholder(tf.float32, (None, None, None, 3), name) for name in ("left", "right"))
-    net = slim.conv2d(left, 4, 3, scope="a") + slim.conv2d(right, 4, 3, scope="b")
-    return {"c": slim.conv2d(net, 4, 3, scope="c")}
-
-
 def one_size() -> dict[str, Any]:
     images = tf.placeholder(tf.float32, (None, 8, 8, 3), "images")
     return {"a": slim.fully_connected(slim.flatten(images), 4, scope="a")}
@@ -258,14 +252,6 @@ def test_the_outputs_of_an_onnx_file_have_their_names(tmp_path: Path) -> None:
         "b/BiasAdd": (3, 2, 6, 8),
         "a/BiasAdd": (3, 2, 6, 8),
     }
-
-
-@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
-def test_a_program_of_several_inputs_is_refused_in_one_line(suffix: str, tmp_path: Path) -> None:
-    prefix = write(two_inputs, tmp_path, "checkpoint").path.with_suffix("")
-    with pytest.raises(InputError, match="have one input"):
-        convert(prefix, tmp_path / f"m{suffix}")
-    assert not (tmp_path / f"m{suffix}").exists()
 
 
 def test_the_saver_of_another_program_is_not_asked(tmp_path: Path) -> None:

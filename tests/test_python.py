@@ -52,7 +52,9 @@ def test_results_have_a_line_and_models_a_class(file: Path, tmp_path: Path) -> N
     from converters.parity.compare import Comparison, Row
 
     rows = (Row("conv1", (1,), 1.0, 1.0, 1e-12),)
-    report = Report("n", "pytorch", "float64", "cpu", "j", "torch", "r", (1, 1, 1, 1), {"float64": Comparison(rows)})
+    report = Report(
+        "n", "pytorch", "float64", "cpu", "j", "torch", "r", {"images": (1, 1, 1, 1)}, {"float64": Comparison(rows)}
+    )
     assert repr(report) == "<Report on n in torch: DIFFERENT from conv1 on, 1 end points in float64>"
     assert converters.load_pytorch.__annotations__["return"] == "Network"
 

@@ -133,7 +133,7 @@ def test_the_command_checks_its_outputs_first(slimport: Callable[..., Run], tmp_
 def report_of(errors: list[float], dtype: str = "float64") -> Report:
     names = ["n/conv1", *(f"n/block1/unit_{i}/conv" for i in range(1, len(errors) - 1)), "predictions"]
     rows = tuple(Row(name, (1,), error, error, 1e-12) for name, error in zip(names, errors, strict=True))
-    return Report("n", "pytorch", dtype, "cpu", "j", "b", "r", (1, 1, 1, 1), {dtype: Comparison(rows)})
+    return Report("n", "pytorch", dtype, "cpu", "j", "b", "r", {"images": (1, 1, 1, 1)}, {dtype: Comparison(rows)})
 
 
 def test_the_plot_shows_zero_and_what_is_endless_at_places_of_their_own() -> None:

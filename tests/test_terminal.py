@@ -78,7 +78,9 @@ def test_the_table_of_verify_fits(width: int, dtype: str) -> None:
     name = "resnet_v2_50/block1/unit_1/bottleneck_v2/shortcut"
     row = Row(name, (2, 25, 32, 256), 2e-7, 1e-6, 1e-5, slim)
     rows = (row, replace(row, name="resnet_v2_50/logits", rel_l2=1.0))
-    report = Report("resnet_v2_50", "pytorch", dtype, "cpu", "j", "b", "r", (1, 9, 9, 3), {dtype: Comparison(rows)})
+    report = Report(
+        "resnet_v2_50", "pytorch", dtype, "cpu", "j", "b", "r", {"images": (1, 9, 9, 3)}, {dtype: Comparison(rows)}
+    )
     lines = shown(report_text(report, width), width)
     assert [line for line in lines if "2.00e-07  1.00e-06" in line]
     assert sum("DIFFERS" in line for line in lines) == 1

@@ -116,7 +116,7 @@ def test_rel_l2_is_over_the_whole_end_point_in_float64() -> None:
 
 def report_of(*rows: Row) -> Report:
     by_dtype = {"float64": Comparison(rows)}
-    return Report("n", "pytorch", "float64", "cpu", "j", "b", "r", (1, 1, 1, 1), by_dtype)
+    return Report("n", "pytorch", "float64", "cpu", "j", "b", "r", {"images": (1, 1, 1, 1)}, by_dtype)
 
 
 def test_nan_is_a_difference() -> None:

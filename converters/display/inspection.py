@@ -135,7 +135,7 @@ def _commands(found: Inspection) -> Iterator[tuple[str, str]]:
     converted = f"{network.network.name}{suffix}"
     yield "next", click.style(f"slimport convert {source} {converted}{options}", bold=True)
     yield "then", click.style(f"slimport verify {source} {converted}{options}", bold=True)
-    if network.network.num_classes:
+    if network.network.num_classes and network.network.takes_images:
         yield "or", click.style(f"slimport predict {source} IMAGE...{options}", bold=True)
 
 

@@ -46,11 +46,9 @@ def report_text(report: Report, columns: int | None = None) -> str:
       columns: of the terminal; in a narrow one, numbers are below the names. None is any number.
     """
     lines = list(_table(report, columns))
-    height, width = report.input_shape[1:3]
     lines += [
         "",
-        f"{report.network} on {report.backend}, {report.device}, {' and '.join(report.by_dtype)}, "
-        f"batch {report.input_shape[0]} of {height}x{width}",
+        f"{report.network} on {report.backend}, {report.device}, {' and '.join(report.by_dtype)}, {report.input_text}",
         f"judge: {report.judge}, with weights read by {report.reader}",
     ]
     if report.reference is not None:

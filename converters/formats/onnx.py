@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from converters.formats.base import Format, OpenFile, Weights, pytorch_file
 from converters.formats.models import pytorch_model
 from converters.variables import Array
 from slimport.names import pytorch_name
-from slimport.networks import GraphNetwork, Network
+from slimport.networks import Network
 
 _LARGEST = (1 << 31) - (16 << 20)
 """Bytes of weights in a message of at most 2 GiB, with room for the program."""
@@ -58,7 +58,6 @@ def write(weights: Weights, path: Path) -> None:
     import onnx_ir
     from onnxscript.optimizer import fold_constants, remove_unused_nodes
 
-    shape = programs.input_shape(weights.network)
     program, end_points = programs.export_end_points(pytorch_model(weights))
     with frameworks.quiet():
         model = torch.onnx.export(
@@ -67,8 +66,8 @@ def write(weights: Weights, path: Path) -> None:
             optimize=False,
             opset_version=OPSET,
             verbose=False,
-            input_names=[programs.IMAGES],
-            dynamic_shapes=({axis: _AXES[axis] for axis, size in enumerate(shape) if size is None},),
+            input_names=programs.input_names(weights.network),
+            dynamic_shapes=_free_axes(program, weights.network),
         ).model
         count = len(model.graph.outputs) - len(end_points)
         outputs, values = model.graph.outputs[:count], model.graph.outputs[count:]
@@ -77,7 +76,7 @@ def write(weights: Weights, path: Path) -> None:
         _keep_weights(model, {pytorch_name(name) for name in weights.network.variables()})
         fold_constants(model, should_fold=_should_fold)
         remove_unused_nodes(model)
-    for output, name in zip(outputs, _output_names(weights.network), strict=True):
+    for output, name in zip(outputs, programs.output_names(weights.network), strict=True):
         output.name = name
     names = _name(dict(zip(end_points, values, strict=True)), model.graph)
     for node in model.graph.all_nodes():
@@ -103,9 +102,16 @@ def _should_fold(node: Any) -> bool | None:
     return False if any(value.is_initializer() for value in weights) else None
 
 
-def _output_names(network: Network) -> Sequence[str]:
-    several = network.output_names if isinstance(network, GraphNetwork) else ()
-    return several or ["logits" if network.num_classes else "features"]
+def _free_axes(program: Any, network: Network) -> tuple[dict[int, str], ...]:
+    """The axes of each input in which a program takes any size, by their names."""
+    shapes = {node.name: node.meta["val"].shape for node in program.graph.nodes if node.op == "placeholder"}
+    names, found = programs.input_names(network), []
+    for one, name, own in zip(network.inputs, names, program.graph_signature.user_inputs, strict=True):
+        axes = _AXES if one.is_images else ("batch", *(f"axis_{axis}" for axis in range(1, len(one.shape))))
+        # The batch is that of all inputs.
+        axes = axes if len(names) == 1 else (axes[:1] + tuple(f"{name}_{axis}" for axis in axes[1:]))
+        found.append({axis: axes[axis] for axis, size in enumerate(shapes[own]) if not isinstance(size, int)})
+    return tuple(found)
 
 
 def _name(end_points: dict[str, Any], graph: Any) -> dict[str, str]:

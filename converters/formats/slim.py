@@ -6,6 +6,7 @@ are not the defaults, the description is in a variable of its own, a string that
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converters.errors import InputError
 from converters.formats.base import Format, OpenFile, Weights, check_count, description_text, read_description
 from converters.variables import Array
 from slimport.graph import scoped
@@ -64,12 +66,34 @@ def write(weights: Weights, path: Path) -> None:
     from converters.checkpoint import write_checkpoint
 
     def variables() -> Iterator[tuple[str, Array]]:
-        for name, array in weights.stream():
-            yield _as_in_tensorflow(weights, name, array)
+        yield from _each_once(weights, path)
         if weights.arguments or weights.network.family not in FAMILIES:
             yield DESCRIPTION, np.array(description_text(weights.description()), dtype=object)
 
     write_checkpoint(path, variables())
+
+
+def _each_once(weights: Weights, path: Path) -> Iterator[tuple[str, Array]]:
+    """Yields TensorFlow's variables; of those that several layers take, the array that all of them must have.
+
+    Raises:
+      InputError: two have other values.
+    """
+    sources = weights.network.recorded.sources if isinstance(weights.network, GraphNetwork) else {}
+    counts = Counter(source.name for source in sources.values())
+    written: dict[str, tuple[str, Array]] = {}
+    for name, array in weights.stream():
+        own, value = _as_in_tensorflow(weights, name, array)
+        if name in sources and counts[sources[name].name] > 1:
+            first, other = written.setdefault(own, (name, value.copy()))
+            if other.shape != value.shape or other.tobytes() != value.tobytes():
+                raise InputError(
+                    f"{path}: {own} is one variable in TensorFlow, and {first} and {name}, which shared it, were "
+                    f"trained apart: give both the same values"
+                )
+            if first != name:
+                continue
+        yield own, value
 
 
 def _as_in_tensorflow(weights: Weights, name: str, array: Array) -> tuple[str, Array]:

@@ -1,4 +1,4 @@
-"""The input of a comparison: random numbers that show mistakes, or image files."""
+"""The inputs of a comparison: random numbers that show mistakes, or image files."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from converters.errors import InputError
 from converters.prediction import preprocessed
 from converters.variables import Array, PathLike, listed
 from slimport.graph import Graph, Node, Sides
+from slimport.graph import Input as GraphInput
 from slimport.map_sides import map_sides, pooled_whole
 from slimport.networks import GraphNetwork, Network
 from slimport.preprocessing import PREPROCESSINGS, Size, sides
@@ -21,6 +22,10 @@ Bounds = NDArray[np.float64]
 BATCH = 2
 SIZE = (97, 128)
 """In a network of strides that keep SAME's sides, every map's height is odd and every map's width even."""
+_FLOATS: Mapping[str, Any] = {}
+SIDE = 20
+"""Of inputs that are no images, where the graph leaves a side open."""
+_CHANNELS = 3
 
 
 class Input(NamedTuple):
@@ -43,12 +48,99 @@ class Input(NamedTuple):
         return cls(None if size is None else sides(size), batch, seed, tuple(listed(files)))
 
 
+class Inputs(NamedTuple):
+    """The inputs of a network in its order, those of whole numbers in their dtype; others as of `Images`."""
+
+    arrays: tuple[Array, ...]
+    seed: int | None
+    files: tuple[str, ...] = ()
+
+
 class Images(NamedTuple):
     """An input: float32 [batch, height, width, channels], and the seed, or the names of the files, that it is from."""
 
     array: Array
     seed: int | None
     files: tuple[str, ...] = ()
+
+
+def make_inputs(
+    network: Network, arguments: Mapping[str, Any], asked: Input, dtypes: Mapping[str, Any] = _FLOATS
+) -> Inputs:
+    """The inputs of a comparison; arguments and errors as of `make_images`.
+
+    Args:
+      dtypes: those of inputs of whole numbers or bools, by the inputs' names.
+    """
+    check_asked(network, asked)
+    first = network.inputs[0]
+    if network.takes_images and (asked.files or (network.in_channels and not dtypes)):
+        images = make_images(network, arguments, asked)
+        array = np.rint(images.array).astype(dtypes[first.name]) if dtypes else images.array
+        return Inputs((array,), images.seed, images.files)
+    usual = default_size(network, arguments) if network.takes_images else SIZE
+    seed = asked.seed or 0
+    rng = np.random.default_rng(seed=seed)
+    shaped = ((one.name, _shape(one, asked.batch or BATCH, asked.size, usual)) for one in network.inputs)
+    return Inputs(tuple(_random(rng, shape, dtypes.get(name)) for name, shape in shaped), seed)
+
+
+def check_asked(network: Network, asked: Input) -> None:
+    """Checks that the input that is asked for is one of the network's kind.
+
+    Raises:
+      InputError: it is of images, and the network takes others.
+    """
+    if asked.size is not None and not any(one.is_images for one in network.inputs):
+        raise InputError(f"--size: is of images, and {network.name} takes {described(network)}: leave it out")
+    if asked.files and not network.takes_images:
+        raise InputError(
+            f"--image: is the whole input, and {network.name} takes {described(network)}: leave it out, and the "
+            f"inputs are random numbers"
+        )
+
+
+def described(network: Network) -> str:
+    """A network's inputs in words: `x [20]`, `images [height, width, 3] and ids [20]`."""
+    return " and ".join(f"{one.name} {_sides(one)}" for one in network.inputs)
+
+
+def _sides(one: GraphInput) -> str:
+    names = ("height", "width", "channels") if one.is_images else ("any",) * len(one.shape)
+    sides = (name if side is None else str(side) for name, side in zip(names, one.shape[1:], strict=False))
+    return f"[{', '.join(sides)}]"
+
+
+def _shape(one: GraphInput, batch: int, size: Sides | None, usual: Sides) -> tuple[int, ...]:
+    """The shape for an input.
+
+    Args:
+      size: of images, the one that is asked for; None is the one that the graph has.
+      usual: of images, where neither is.
+    """
+    own = (*size, one.shape[-1]) if size is not None and one.is_images else one.shape[1:]
+    others = (*usual, _CHANNELS) if one.is_images else (SIDE,) * len(own)
+    return (batch, *(side or other for side, other in zip(own, others, strict=True))) if one.shape else ()
+
+
+def _random(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Random numbers: uniform in [-1, 1], or of a dtype of whole numbers, pixels of images, and otherwise 0 and 1."""
+    if dtype is None:
+        return np.asarray(rng.uniform(-1, 1, shape), np.float32)
+    pixels = len(shape) == 4 and np.dtype(dtype).kind in "iu"
+    return np.asarray(rng.integers(0, min(256, np.iinfo(dtype).max + 1) if pixels else 2, shape), dtype)
+
+
+def as_floats(inputs: Sequence[Array]) -> list[Array]:
+    """Inputs as a converted network takes them: whole numbers are floating-point ones there."""
+    return [array if array.dtype.kind == "f" else array.astype(np.float32) for array in inputs]
+
+
+def shapes(inputs: Sequence[Array]) -> str:
+    """The shapes of inputs in words: `images of 97x128`, `inputs of 2x20 and 2x97x128x3`."""
+    if len(inputs) == 1 and inputs[0].ndim == 4:
+        return "images of {}x{}".format(*inputs[0].shape[1:3])
+    return f"inputs of {' and '.join('x'.join(map(str, array.shape)) or 'one number' for array in inputs)}"
 
 
 def make_images(network: Network, arguments: Mapping[str, Any], asked: Input) -> Images:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from converters.errors import InputError, first_line
 from converters.parity import tf_slim
 from converters.parity.compare import rounding_of
-from converters.parity.images import Input, make_images
+from converters.parity.images import Input, make_inputs, shapes
 from converters.parity.reference import Reference, SlimSide, run_slim
 from converters.variables import Array
 from converters.weights.source import Source
@@ -30,7 +30,7 @@ class OwnGraph(SlimSide):
       asked: the input.
 
     Raises:
-      InputError: the input is no images, or the network is a part of the graph's.
+      InputError: the network is a part of the graph's, or takes no such input.
     """
 
     def __init__(self, source: Source, asked: Input) -> None:
@@ -40,11 +40,11 @@ class OwnGraph(SlimSide):
                 f"{source.path}: only the whole network of a TensorFlow graph can be the source of verify: name the "
                 f"checkpoint beside its .meta, or the .pb"
             )
-        if len(network.input_shape) != 4 or len(graph.inputs) > 1:
-            raise InputError(f"{source.path}: verify runs networks of one input of images; this has others")
-        self.images, self.seed, self.files = make_images(network, {}, asked)
         self.network, self._graph, self._scope, self._path = network, graph, source.scope, source.path
         self._checkpoint = source.checkpoint
+        kinds = {name: self._in_float64.inputs[tensor].dtype for name, tensor in graph.inputs.items()}
+        whole = {name: kind.as_numpy_dtype for name, kind in kinds.items() if kind.is_integer or kind.is_bool}
+        self.inputs, self.seed, self.files = make_inputs(network, {}, asked, whole)
         self.weights, self.reader = tf_slim.weights(source)
 
     @property
@@ -53,24 +53,38 @@ class OwnGraph(SlimSide):
 
     @cached_property
     def truth(self) -> Mapping[str, Array]:
-        return self._run("float64")
+        return self._run(self._in_float64, "float64")
 
     @cached_property
     def rounding(self) -> Mapping[str, float]:
-        return rounding_of(self._run("float32"), self.truth)
+        return rounding_of(self._run(self._in("float32"), "float32"), self.truth)
 
     def with_weights(self, weights: Mapping[str, Array]) -> Reference:  # noqa: ARG002
         raise InputError(f"{self._path}: the weights of a graph of one's own cannot be rounded; verify a float32 file")
 
-    def _run(self, dtype: str) -> dict[str, Array]:
-        """The end points that TensorFlow computes, NHWC."""
+    @cached_property
+    def _in_float64(self) -> Judge:
+        return self._in("float64")
+
+    def _in(self, dtype: str) -> Judge:
+        """The graph in a dtype, with every layer among its results."""
         from converters.graph_def.judge import Judge
 
+        return Judge(self._graph, dtype, list(self._graph.layers.values()))
+
+    def _run(self, judge: Judge, dtype: str) -> dict[str, Array]:
+        """The end points that TensorFlow computes, NHWC."""
         user = self._graph
-        judge = Judge(user, dtype, list(user.layers.values()))
-        (name,) = user.inputs
-        images = self.images.transpose(0, 3, 1, 2) if user.channels_first else self.images
-        values = judge.run({name: images.astype(dtype)}, self._variables(judge, dtype))
+        given = dict(zip(user.inputs, self.inputs, strict=True))
+        for name in user.channels_first:
+            given[name] = given[name].transpose(0, 3, 1, 2)
+        weights = self._variables(judge, dtype)
+        try:
+            values = judge.run(given, weights)
+        except judge.tf.errors.OpError as error:
+            raise InputError(
+                f"{self._path}: TensorFlow does not run its graph on {shapes(self.inputs)}: {first_line(error)}"
+            ) from error
         found = {}
         for point in self.network.graph().end_points:
             tensor = user.layers.get(point.name) if point.scoped else point.name

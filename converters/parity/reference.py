@@ -1,4 +1,4 @@
-"""TF-Slim's side of a comparison: a network with its weights, on one input."""
+"""TF-Slim's side of a comparison: a network with its weights, on its inputs."""
 
 from __future__ import annotations
 
@@ -7,33 +7,40 @@ from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from typing import Any
 
+from converters import mapping
 from converters.errors import InputError, first_line
 from converters.parity import tf_slim
 from converters.parity.compare import Row, compare, rounding_of
-from converters.parity.images import Input, make_images
+from converters.parity.images import Input, make_inputs
 from converters.variables import Array
 from converters.weights.source import Source
 from slimport.networks import GraphNetwork, Network
 
 
 class SlimSide(ABC):
-    """TF-Slim's end points of a network on an input, and its own rounding error.
+    """TF-Slim's end points of a network on its inputs, and its own rounding error.
 
     They come from a graph that runs here (`Reference`), or from a recording of one (`tracing.Trace`).
 
     network: the description.
-    images: the input, [batch, height, width, in_channels], of float32 values.
-    seed, files: what the input is from, as of `Images`.
+    inputs: in the network's order, of float32 values, or of an input's whole numbers; images are [batch, height, width,
+      channels].
+    seed, files: what the inputs are from, as of `Inputs`.
     weights: the variables by name relative to the scope.
     reader: whose reader read them, as `tf_slim.weights`.
     """
 
     network: Network
-    images: Array
+    inputs: tuple[Array, ...]
     seed: int | None
     files: tuple[str, ...] = ()
     weights: Mapping[str, Array]
     reader: str
+
+    @property
+    def images(self) -> Array:
+        """The first input, which is the only one of slim's networks."""
+        return self.inputs[0]
 
     @property
     @abstractmethod
@@ -62,7 +69,7 @@ class SlimSide(ABC):
         """A row for every end point, with the limit for the dtype that the port computed in.
 
         Args:
-          port: the port's end points of `images`, NHWC.
+          port: the port's end points of `inputs`, NHWC.
           dtype: `float32` or `float64`.
           without: end points that the port need not have.
 
@@ -74,7 +81,7 @@ class SlimSide(ABC):
             # What runs inside a layer's module, as a PReLU may, has no end point before it. Every output must be there.
             outputs = {point.name for point in self.network.recorded.end_points if not point.scoped}
             truth = {name: value for name, value in truth.items() if name in port or name in outputs}
-            port = _comparable(truth, port)
+            port = {name: in_layout(port[name], truth[name]) for name in truth.keys() & port.keys()}
         return compare(port, truth, self.rounding if dtype == "float32" else None)
 
 
@@ -105,7 +112,7 @@ class Reference(SlimSide):
     ) -> None:
         self._batch_norm_scale = batch_norm_scale
         self.seed, self.reader = 0, "slimport"
-        self.network, self.scope, self.weights, self.images = network, scope, weights, images
+        self.network, self.scope, self.weights, self.inputs = network, scope, weights, (images,)
         self._progress, self._arguments = progress, arguments
 
     @property
@@ -183,19 +190,19 @@ def run_slim(
       InputError: TF-Slim refuses the arguments or the input, or TensorFlow is not installed.
     """
     network = source.network
-    images = make_images(network, arguments, asked)
+    made = make_inputs(network, arguments, asked)
     progress(f"reading {source.path}")
     weights, reader = tf_slim.weights(source)
     reference = Reference(
         network,
         source.scope,
         weights,
-        images.array,
+        made.arrays[0],
         progress=progress,
         batch_norm_scale=source.recognition.scaled,
         **arguments,
     )
-    reference.seed, reference.files, reference.reader = images.seed, images.files, reader
+    reference.seed, reference.files, reference.reader = made.seed, made.files, reader
     try:
         _ = reference.truth
     except ValueError as error:
@@ -203,10 +210,6 @@ def run_slim(
     return reference
 
 
-def _comparable(truth: Mapping[str, Array], port: Mapping[str, Array]) -> dict[str, Array]:
-    """The port's end points that the judge has too, in the judge's layout: a graph may be in NCHW."""
-    found = {}
-    for name in truth.keys() & port.keys():
-        array = port[name]
-        found[name] = array.transpose(0, 3, 1, 2) if array.ndim == 4 and array.shape != truth[name].shape else array
-    return found
+def in_layout(array: Array, truth: Array) -> Array:
+    """A port's end point, NHWC, in the judge's layout: a user's graph may be in NCHW."""
+    return mapping.nchw(array) if array.shape != truth.shape else array

@@ -59,6 +59,7 @@ class Report:
     backend: the framework and version that the port ran on.
     reader: whose reader read the reference's weights: `tensorflow`, or `slimport` for files that TensorFlow's does not
       read.
+    inputs: the shape of each input by its name, in the network's order.
     by_dtype: the comparison in each dtype that was measured, float64 first.
     weights_compared, weights_different, weights_unexpected: how many variables were compared; those that are not the
       source's, and those that the network does not have, with their scope.
@@ -79,7 +80,7 @@ class Report:
     judge: str
     backend: str
     reader: str
-    input_shape: tuple[int, ...]
+    inputs: Mapping[str, tuple[int, ...]]
     by_dtype: Mapping[str, Comparison]
     weights_compared: int = 0
     weights_different: tuple[str, ...] = ()
@@ -99,6 +100,20 @@ class Report:
         verdict = "equal" if self.ok else f"DIFFERENT from {self.first_difference} on"
         dtypes = " and ".join(self.by_dtype)
         return f"<Report on {self.network} in {self.backend}: {verdict}, {len(self.rows)} end points in {dtypes}>"
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """The input's shape; None where there are several."""
+        return next(iter(self.inputs.values())) if len(self.inputs) == 1 else None
+
+    @property
+    def input_text(self) -> str:
+        """The inputs in words: `batch 2 of 97x128` of images alone, or else `batch 2 of image 97x128x3 and ids 20`."""
+        batch = next((shape[0] for shape in self.inputs.values() if shape), 1)
+        if self.input_shape is not None and len(self.input_shape) == 4:
+            return f"batch {batch} of {'x'.join(map(str, self.input_shape[1:3]))}"
+        each = (f"{name} {'x'.join(map(str, shape[1:]))}".rstrip() for name, shape in self.inputs.items())
+        return f"batch {batch} of {' and '.join(each)}"
 
     @property
     def ok(self) -> bool:
@@ -170,7 +185,8 @@ class Report:
             "backend": self.backend,
             "reader": self.reader,
             "reference": self.reference and self.reference.name,
-            "input_shape": list(self.input_shape),
+            "input_shape": None if self.input_shape is None else list(self.input_shape),
+            "inputs": {name: list(shape) for name, shape in self.inputs.items()},
             **self.by_dtype[self.dtype].to_json(),
             "first_difference": self.first_difference,
             "weights": {

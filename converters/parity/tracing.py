@@ -6,7 +6,8 @@ rel_l2 in float32 at each of them. A digest of the weights says whose they are.
 The file is a `.npz` of plain arrays; nothing in it is ever unpickled:
 
 - `trace`: bytes of JSON, the fields of `Description` and, in the network's order, how to get each end point.
-- `images`: float32 [batch, height, width, channels].
+- `images`: float32 [batch, height, width, channels], or whatever the network's first input is; `input_1` and so on are
+  the others, where there are several. Whole numbers are in the input's dtype.
 - `rounding`: float64 [1, end points]. Earlier traces have several runs, of which the first is read.
 - `end_point_<n>`: bytes [8, size], the end point's float64 numbers, little-endian, the first bytes of all of them
   first. Random numbers do not compress, but their exponents do, and so do the zeros that a ReLU gives.
@@ -33,7 +34,7 @@ from numpy.typing import NDArray
 from converters import frameworks
 from converters.errors import InputError, first_line
 from converters.files import atomic, check_destination
-from converters.parity.images import Input
+from converters.parity.images import Input, check_asked
 from converters.parity.own_graph import run_judge
 from converters.parity.reference import Reference, SlimSide, all_arguments
 from converters.variables import Array, PathLike
@@ -58,7 +59,7 @@ class Description:
     scope: the model's scope in the end points' names.
     weights: `weights_digest`.
     arguments: of the network, all of them.
-    seed: of the images; None where they are of files.
+    seed: of the inputs; None where they are of files.
     reader: whose reader the weights came through.
     versions: of what computed it.
     judge: whose graph code it ran. Earlier traces do not say.
@@ -85,11 +86,11 @@ class Trace(SlimSide):
         self,
         path: Path,
         description: Description,
-        images: Array,
+        inputs: tuple[Array, ...],
         truth: Mapping[str, Array],
         rounding: Mapping[str, float],
     ) -> None:
-        self.path, self.description, self.images = path, description, images
+        self.path, self.description, self.inputs = path, description, inputs
         self.network = networks.from_json(description.network)
         self.seed, self.files, self.reader = description.seed, tuple(description.files), description.reader
         self._truth, self._rounding = truth, rounding
@@ -136,7 +137,10 @@ class Trace(SlimSide):
             )
         if asked.files:
             raise InputError(f"{self.path}: a trace has its own input: --reference and --image exclude each other")
-        was = {**recorded.arguments, "size": self.images.shape[1:3], "batch": len(self.images), "seed": recorded.seed}
+        check_asked(self.network, asked)
+        size = next((array.shape[1:3] for array in self.inputs if array.ndim == 4), None)
+        batch = next((len(array) for array in self.inputs if array.ndim), None)
+        was = {**recorded.arguments, "size": size, "batch": batch, "seed": recorded.seed}
         given = {name: value for name, value in asked._asdict().items() if value is not None and name != "files"}
         other = {name: value for name, value in {**arguments, **given}.items() if was.get(name) != value}
         if other:
@@ -203,7 +207,7 @@ def trace(
             files=reference.files,
         )
         rounding = np.array([list(reference.rounding.values())])
-        content = content_digest(reference.images, reference.truth, rounding[0])
+        content = content_digest(reference.inputs, reference.truth, rounding[0])
         description = replace(description, content=content)
         progress(f"writing {path}")
         _write(path, description, reference, rounding)
@@ -231,12 +235,15 @@ def open_trace(path: PathLike) -> Trace:
             recipes = data.pop("end_points")
             description = Description(**data)
             truth = _read_end_points(file, recipes)
-            images, rounding = file["images"], file["rounding"][0]
-        if images.ndim != 4 or rounding.shape != (len(truth),):
+            described = networks.from_json(description.network).inputs
+            inputs = tuple(file[name] for name in _input_names(len(described)))
+            rounding = file["rounding"][0]
+        ranks = [len(one.shape) for one in described]
+        if [array.ndim for array in inputs] != ranks or rounding.shape != (len(truth),):
             raise ValueError("its arrays do not fit each other")
-        if description.content and description.content != content_digest(images, truth, rounding):
+        if description.content and description.content != content_digest(inputs, truth, rounding):
             raise ValueError("its numbers are not those that were recorded")
-        return Trace(path, description, images, truth, dict(zip(truth, rounding.tolist(), strict=True)))
+        return Trace(path, description, inputs, truth, dict(zip(truth, rounding.tolist(), strict=True)))
     except InputError:
         raise
     except _DAMAGE as error:
@@ -273,11 +280,13 @@ def weights_digest(network: Network, weights: Mapping[str, Array]) -> str:
     return digest.hexdigest()
 
 
-def content_digest(images: Array, truth: Mapping[str, Array], rounding: Array) -> str:
+def content_digest(inputs: Sequence[Array], truth: Mapping[str, Array], rounding: Array) -> str:
     """SHA-256 over the names, shapes and little-endian bytes of everything that a verdict depends on."""
     digest = hashlib.sha256()
+    images, *more = inputs
     for name, array, dtype in (
         ("images", images, "<f4"),
+        *((f"input_{index}", array, "<f4") for index, array in enumerate(more, 1)),
         *((name, value, "<f8") for name, value in truth.items()),
         ("rounding", rounding, "<f8"),
     ):
@@ -286,8 +295,14 @@ def content_digest(images: Array, truth: Mapping[str, Array], rounding: Array) -
     return digest.hexdigest()
 
 
+def _input_names(count: int) -> list[str]:
+    """The names of the inputs' arrays in the file."""
+    return ["images", *(f"input_{index}" for index in range(1, count))]
+
+
 def _write(path: Path, description: Description, reference: SlimSide, rounding: Array) -> None:
-    arrays: dict[str, Array] = {"images": reference.images, "rounding": rounding}
+    arrays: dict[str, Array] = dict(zip(_input_names(len(reference.inputs)), reference.inputs, strict=True))
+    arrays["rounding"] = rounding
     recipes: list[dict[str, Any]] = []
     earlier: dict[str, Numbers] = {}
     for name, value in reference.truth.items():

@@ -21,7 +21,7 @@ from converters.parity.compare import Comparison, Row, max_abs, rel_l2
 from converters.parity.images import Input
 from converters.parity.own_graph import run_judge
 from converters.parity.ports import Port, Recording
-from converters.parity.reference import SlimSide, all_arguments
+from converters.parity.reference import SlimSide, all_arguments, in_layout
 from converters.parity.report import Named, Report, RoundedWeights
 from converters.parity.tracing import Trace, open_trace
 from converters.variables import Array, PathLike
@@ -30,6 +30,7 @@ from converters.weights.selection import EVERYTHING, Selection
 from converters.weights.source import Source, open_source
 from converters.weights.user_graph import BESIDE, GraphOptions
 from slimport.graph import scoped
+from slimport.networks import GraphNetwork
 from slimport.preprocessing import Size
 
 DTYPES = ("float64", "float32")
@@ -61,7 +62,7 @@ def verify(
     Args:
       source: the checkpoint, whose weights the TF-Slim graph runs with.
       converted: a file or folder, or a model in memory: a `keras.Model` with slimport's names of layers, or a
-        `torch.nn.Module` with `end_points(images)`, from NCHW images to its output and {slim end point name: NCHW
+        `torch.nn.Module` with `end_points(*inputs)`, from NCHW images to its output and {slim end point name: NCHW
         tensor}, which runs in the mode that it is in. None verifies the port with the source's own weights.
       target: `pytorch`, `keras`, `onnx` or `slim`; None follows from `converted`, or is `pytorch`.
       dtype: `float64` or `float32`; None is float64 wherever the target computes in it throughout.
@@ -71,7 +72,7 @@ def verify(
         number is a square. None is an odd height and an even width where the network takes both, or else the size that
         it was made for; 2; and 0. With a trace, they are the trace's.
       images: a file that Pillow reads, or several, preprocessed as in the network's evaluation, in place of random
-        numbers.
+        numbers; for networks of images alone.
       device: `cpu` or `cuda`, of the port; the TF-Slim graph always runs on the CPU.
       scope, step, selection, graph: which network, checkpoint of a run's directory, part and TensorFlow graph of it, as
         of `convert`. The judge is that graph where the network is its own.
@@ -145,7 +146,11 @@ def _sides(
         arguments = all_arguments(opened, given)
         if not ports.is_path(converted):
             in_memory = converted is not None
-            port = ports.of_model(converted, opened.scope) if in_memory else port_type.build(opened, arguments)
+            port = (
+                ports.of_model(converted, opened.scope, opened.network)
+                if in_memory
+                else port_type.build(opened, arguments)
+            )
             named = Named(f"a {type(converted).__name__} in memory") if in_memory else None
             yield _Sides(opened, None, port, named, arguments)
             return
@@ -184,7 +189,7 @@ def _report(
     try:
         for dtype in sorted(dtypes, reverse=True):
             progress(f"running {source.network} in {port.backend()}, {dtype}")
-            recording = port.record(judge.images, dtype, device)
+            recording = port.record(judge.inputs, dtype, device)
             rows = judge.compare(recording.end_points, dtype, port.lacking)
             by_dtype[dtype] = Comparison(rows, tuple(_returned_rows(sides, recording, judge, rows)))
     except ValueError as error:
@@ -198,7 +203,7 @@ def _report(
         judge=slim.judge,
         backend=port.backend(),
         reader=slim.reader,
-        input_shape=slim.images.shape,
+        inputs={one.name: array.shape for one, array in zip(slim.network.inputs, slim.inputs, strict=True)},
         by_dtype=by_dtype,
         weights_compared=weights.compared,
         weights_different=weights.different,
@@ -226,6 +231,7 @@ def _returned_rows(sides: _Sides, recording: Recording, judge: SlimSide, rows: S
         for name, array in zip(expected, arrays, strict=False):
             if name is not None and (row := found.get(name)) is not None:
                 truth = judge.truth[name]
+                array = in_layout(array, truth) if isinstance(judge.network, GraphNetwork) else array
                 shown = f"{label}, {name}" if len(arrays) > 1 else label
                 yield replace(row, name=shown, rel_l2=rel_l2(array, truth), max_abs=max_abs(array, truth))
 

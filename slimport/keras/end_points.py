@@ -15,7 +15,7 @@ from slimport.names import KERAS_LEAVES
 
 
 def end_points(model: Any, scope: str | None = None, network: networks.Network | None = None) -> Any:
-    """A model from the same images to every end point that slim gives.
+    """A model from the same inputs to every end point that slim gives.
 
     It needs nothing but the layers' names and shapes, so it takes a model that `keras.saving.load_model` read.
 
@@ -25,12 +25,14 @@ def end_points(model: Any, scope: str | None = None, network: networks.Network |
       network: what the model was built of, where it is no network of slim's: its layers do not tell.
 
     Returns:
-      A `keras.Model` from images to {slim end point name: NHWC tensor}, sharing the layers of `model`.
+      A `keras.Model` from its inputs to {slim end point name: NHWC tensor}, sharing the layers of `model`.
 
     Raises:
-      ValueError: slimport did not make the model.
+      ValueError: slimport did not make the model, or made it of another network.
     """
     graph = graph_of(model) if network is None else network.graph()
+    if len(model.inputs) != len(graph.inputs):
+        raise ValueError(f"{model.name}: takes {len(model.inputs)} inputs, and the network {len(graph.inputs)}")
     of_layer = {layer.name: layer for layer in model.layers}
     interpreter = Interpreter(graph, model.layers[-1].dtype_policy, dict(zip(graph.inputs, model.inputs, strict=True)))
     # The model's own operations keep their names.

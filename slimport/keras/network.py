@@ -17,7 +17,7 @@ import numpy as np
 from keras import layers, ops
 
 from slimport import networks
-from slimport.graph import ACTIVATIONS, NORMALIZERS, Graph, Node, Sides
+from slimport.graph import ACTIVATIONS, NORMALIZERS, Graph, Input, Node, Sides
 from slimport.keras.operations import OPERATIONS, UnknownSizeError, number
 from slimport.map_sides import pooled_whole
 from slimport.nodes import FACTORS
@@ -55,35 +55,36 @@ def build(
     """
     graph = network.graph(**arguments)
     scope = network.default_scope if scope is None else scope
+    # A graph that was written for one size runs on others too.
+    free = _of_size(network.inputs, image_size or (None, None))
     try:
-        return _build(graph, scope, dtype, image_size)
+        return _build(graph, scope, dtype, free)
     except UnknownSizeError:
         side = network.default_image_size
-        known = network.image_size if isinstance(network, networks.GraphNetwork) else (side, side)
-        if image_size is not None or known is None:
+        own = isinstance(network, networks.GraphNetwork)
+        known = network.inputs if own else _of_size(network.inputs, (side, side))
+        if image_size is not None or known == free:
             raise
         return _build(graph, scope, dtype, known)
 
 
-def _build(graph: Graph, scope: str, dtype: Any, image_size: Sides | None) -> Any:
+def _of_size(inputs: Sequence[Input], size: tuple[int | None, int | None]) -> tuple[Input, ...]:
+    """The inputs with images of this height and width."""
+    return tuple(one._replace(shape=(None, *size, one.shape[-1])) if one.is_images else one for one in inputs)
+
+
+def _build(graph: Graph, scope: str, dtype: Any, inputs: Sequence[Input]) -> Any:
     compute_dtype = dtype and keras.DTypePolicy(dtype).compute_dtype
-    images = {index: _input(graph.nodes[index], compute_dtype, image_size) for index in graph.inputs}
+    shapes = zip(graph.inputs, (one.shape[1:] for one in inputs), strict=True)
+    images = {index: keras.Input(shape, dtype=compute_dtype) for index, shape in shapes}
     interpreter = Interpreter(graph, dtype, images)
     outputs: Any = [interpreter.value(index) for index in (*graph.output_nodes, *graph.branches)]
     if len(graph.outputs) > 1:
         outputs = {output.name: interpreter.value(output.node) for output in graph.outputs}
-    inputs = list(images.values())
+    given = list(images.values())
     single = isinstance(outputs, list) and len(outputs) == 1
     name = layer_name(scope)
-    return keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs[0] if single else outputs, name=name or None)
-
-
-def _input(node: Node, dtype: Any, image_size: Sides | None) -> Any:
-    _, *shape = node.attributes.get("shape", (None, None, None, node.channels))
-    if len(shape) == 3:
-        # A graph that was written for one size runs on others too.
-        shape = [*(image_size or (None, None)), shape[-1]]
-    return keras.Input(tuple(shape), dtype=dtype)
+    return keras.Model(given if len(given) > 1 else given[0], outputs[0] if single else outputs, name=name or None)
 
 
 def layer_name(scope: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from slimport.graph import Graph, Node, Shape
+from slimport.graph import Graph, Input, Node, Shape
 from slimport.networks.network import Network, Preprocessing, classes
 
 _PASSING = ("activation", "softmax", "log_softmax", "squeeze", "dropout", "scale", "flatten", "multiply", "add")
@@ -66,18 +66,15 @@ class GraphNetwork(Network):
         return "none"
 
     @property
-    def input_shape(self) -> tuple[int | None, ...]:
-        """The shape of the first input, [batch, height, width, channels] for images, None where any size will do."""
-        shape: tuple[int | None, ...] = self.recorded.nodes[0].attributes.get(
-            "shape", (None, None, None, self.in_channels)
-        )
-        return shape
+    def inputs(self) -> tuple[Input, ...]:
+        """What it takes, in the graph's order."""
+        return tuple(_input(self.recorded.nodes[index]) for index in self.recorded.inputs)
 
     @property
     def image_size(self) -> tuple[int, int] | None:
         """The height and width that the graph was written with; None where any will do, or there are no images."""
-        shape = self.input_shape
-        return (shape[1], shape[2]) if len(shape) == 4 and shape[1] and shape[2] else None
+        shape = next((one.shape for one in self.inputs if one.is_images), ())
+        return (shape[1], shape[2]) if shape and shape[1] and shape[2] else None
 
     @property
     def default_image_size(self) -> int:
@@ -142,6 +139,12 @@ class GraphNetwork(Network):
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> GraphNetwork:
         return cls(Graph.from_json(data["graph"]), data["name"], data["scope"])
+
+
+def _input(node: Node) -> Input:
+    a = node.attributes
+    shape = a.get("shape", (None, None, None, node.channels))
+    return Input(a.get("name", "images"), tuple(shape))
 
 
 def _index(graph: Graph, scope: str | None) -> int | None:

@@ -10,7 +10,7 @@ from dataclasses import astuple, fields, replace
 from functools import lru_cache, partial
 from typing import Any, ClassVar, Literal, TypeVar
 
-from slimport.graph import Graph, Shape, Tensor, record
+from slimport.graph import Graph, Input, Shape, Tensor, record
 
 Preprocessing = Literal["inception", "vgg", "deeplab", "cifarnet", "lenet", "facenet", "none"]
 T = TypeVar("T", bound="Network")
@@ -72,6 +72,16 @@ class Network(ABC):
     @abstractmethod
     def preprocessing(self) -> Preprocessing:
         """The preprocessing of its releases, a name in `slimport.preprocessing`; `none` where it is not known."""
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """What it takes, in its order: images alone, of any size, but for networks of a user's graph."""
+        return (Input("images", (None, None, None, self.in_channels)),)
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether images are its only input."""
+        return len(self.inputs) == 1 and self.inputs[0].is_images
 
     @property
     def default_image_size(self) -> int:

@@ -14,6 +14,7 @@ from converters.parity.ports.keras import KerasPort, record_keras
 from converters.parity.ports.onnx import OnnxPort
 from converters.parity.ports.pytorch import ProgramPort, PyTorchPort, record_pytorch
 from converters.parity.ports.slim import SlimPort
+from slimport.networks import Network
 
 __all__ = ["PORTS", "Port", "Recording", "of_model", "port_type", "record_keras", "record_pytorch"]
 
@@ -46,15 +47,19 @@ def port_type(target: str | None, converted: Any) -> type[Port]:
     return found
 
 
-def of_model(model: Any, scope: str) -> Port:
+def of_model(model: Any, scope: str, network: Network | None = None) -> Port:
     """The port of a model in memory, which stays as it is.
+
+    Args:
+      scope: of the end points' names.
+      network: that of the source.
 
     Raises:
       InputError: it is no `keras.Model`, and no `torch.nn.Module` with `end_points`.
     """
     # Whoever has a model has imported its framework. On its torch backend, a Keras model is a module of torch's too.
     if "keras" in sys.modules and isinstance(model, sys.modules["keras"].Model):
-        return KerasPort(model, scope)
+        return KerasPort(model, scope, network)
     if "torch" in sys.modules and isinstance(model, sys.modules["torch"].nn.Module) and hasattr(model, "end_points"):
         return PyTorchPort(model)
     raise InputError(

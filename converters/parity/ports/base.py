@@ -71,11 +71,11 @@ class Port(ABC):
         return iter(())
 
     @abstractmethod
-    def record(self, images: Array, dtype: str, device: str) -> Recording:
+    def record(self, inputs: Sequence[Array], dtype: str, device: str) -> Recording:
         """Runs the model with the kernels that round least.
 
         Args:
-          images: [batch, height, width, channels].
+          inputs: as of `SlimSide`.
           dtype: `float32` or `float64`.
           device: `cpu` or `cuda`.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from converters import frameworks
 from converters.errors import InputError, first_line
 from converters.formats.models import Variables, eager_copy, eagerly, keras_model, keras_variables
+from converters.parity.images import shapes
 from converters.parity.ports.base import Port, Recording
 from converters.parity.ports.pytorch import PyTorchPort, full_precision
 from converters.variables import Array
@@ -82,21 +83,22 @@ class KerasPort(Port):
                 yield f"{scoped(file.scope, layer.replace('__', '/'))}: it computes in {policy}"
 
     @eagerly()
-    def record(self, images: Array, dtype: str, device: str) -> Recording:
+    def record(self, inputs: Sequence[Array], dtype: str, device: str) -> Recording:
         keras = frameworks.require("keras")
         from slimport.keras.end_points import in_dtype
 
         try:
-            end_points = record_keras(self._model, self._scope, images, dtype, device, self._network)
+            end_points = _end_points(self._model, self._scope, inputs, dtype, device, self._network)
         except ValueError:
             raise
         # Whatever its backend raises.
         except Exception as error:
-            size = "x".join(map(str, images.shape[1:3]))
-            raise InputError(f"Keras does not run the model on images of {size}: {first_line(error)}") from error
+            raise InputError(f"Keras does not run the model on {shapes(inputs)}: {first_line(error)}") from error
         with keras.device("gpu:0" if device == "cuda" else "cpu"), _full_precision():
-            returned = in_dtype(self._model, dtype)(keras.ops.convert_to_tensor(images.astype(dtype)), training=False)
-            outputs = [np.asarray(keras.ops.convert_to_numpy(value)) for value in keras.tree.flatten(returned)]
+            returned = in_dtype(self._model, dtype)(_tensors(inputs, dtype), training=False)
+            # A tree of names would be in their order, and not in the network's.
+            several = [returned[name] for name in self._model.output] if isinstance(returned, dict) else returned
+            outputs = [np.asarray(keras.ops.convert_to_numpy(value)) for value in keras.tree.flatten(several)]
         return Recording(end_points, {"the model's output": outputs})
 
     @classmethod
@@ -126,12 +128,19 @@ class KerasPort(Port):
 def record_keras(
     model: Any, scope: str, images: Array, dtype: str, device: str, network: Network | None = None
 ) -> dict[str, Array]:
-    """Runs a Keras model, cloned into the dtype, on its backend; arguments and result as of `Port.record`.
+    """The end points of a Keras model that takes images; arguments as of `Port.record`.
 
     Args:
       model: a functional `keras.Model` of slimport's, of any dtype.
       scope: the scope in the names of the end points.
     """
+    return _end_points(model, scope, [images], dtype, device, network)
+
+
+def _end_points(
+    model: Any, scope: str, inputs: Sequence[Array], dtype: str, device: str, network: Network | None
+) -> dict[str, Array]:
+    """Runs a Keras model, cloned into the dtype, on its backend; arguments as of `record_keras`."""
     keras = frameworks.require("keras")
     from slimport.keras.end_points import end_points, in_dtype
 
@@ -142,8 +151,15 @@ def record_keras(
 
             # Each layer by itself would be compiled by itself, which takes longer.
             run = jax.jit(run)
-        outputs = run(keras.ops.convert_to_tensor(images.astype(dtype)))
+        outputs = run(_tensors(inputs, dtype))
         return {name: np.asarray(keras.ops.convert_to_numpy(value)) for name, value in outputs.items()}
+
+
+def _tensors(inputs: Sequence[Array], dtype: str) -> Any:
+    """The inputs as a model takes them: one by itself, or a list."""
+    convert = frameworks.require("keras").ops.convert_to_tensor
+    tensors = [convert(array.astype(dtype)) for array in inputs]
+    return tensors if len(tensors) > 1 else tensors[0]
 
 
 def _layer_settings(config: str | bytes) -> dict[str, dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ class OnnxPort(Port):
         used = {name for node in self._model.graph.node for name in node.input}
         yield from unused(file, (tensor.name for tensor in self._model.graph.initializer if tensor.name not in used))
 
-    def record(self, images: Array, dtype: str, device: str) -> Recording:  # noqa: ARG002 - the file's dtype
+    def record(self, inputs: Sequence[Array], dtype: str, device: str) -> Recording:  # noqa: ARG002 - the file's dtype
         onnx, onnxruntime = frameworks.require("onnx"), frameworks.require("onnxruntime")
         outputs = [value.name for value in self._model.graph.output]
         inside = sorted({value for value in self._names.values() if value not in outputs})
@@ -67,8 +67,10 @@ class OnnxPort(Port):
         # Errors alone.
         options.log_severity_level = 3
         providers = ["CUDAExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
-        images = images.transpose(0, 3, 1, 2) if images.ndim == 4 else images
-        feed = {programs.IMAGES: np.ascontiguousarray(images)}
+        names = [value.name for value in self._model.graph.input]
+        feed = dict(
+            zip(names, (np.ascontiguousarray(mapping.nchw(array), np.float32) for array in inputs), strict=True)
+        )
         values: dict[str, Array] = {}
         try:
             for content, wanted in ((os.fspath(self._path), outputs), (model.SerializeToString(), inside)):

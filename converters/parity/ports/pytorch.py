@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,13 +11,15 @@ from converters import frameworks, mapping
 from converters.formats import programs
 from converters.formats.huggingface import different_preprocessor
 from converters.formats.models import Variables, pytorch_model, pytorch_variables
+from converters.parity.images import as_floats
 from converters.parity.ports.base import Port, Predictions, Recording, end_point_names, unused
 from converters.variables import Array
 from converters.weights.source import Source
+from slimport.networks import Network
 
 
 class PyTorchPort(Port):
-    """A module with `end_points(images)`, as the networks of `slimport.pytorch` have it.
+    """A module with `end_points(*inputs)`, as the networks of `slimport.pytorch` have it.
 
     It runs in the mode that it is in, training or evaluation, and stays as it is.
     """
@@ -42,9 +44,10 @@ class PyTorchPort(Port):
     def different_settings(self, file: Source) -> Iterator[str]:
         return different_preprocessor(file.path, file.network)
 
-    def record(self, images: Array, dtype: str, device: str) -> Recording:
+    def record(self, inputs: Sequence[Array], dtype: str, device: str) -> Recording:
         # Recording moves a module to the dtype and the device.
-        return run_pytorch(copy.deepcopy(self._model), images, dtype, device)
+        own = isinstance(getattr(self._model, "network", None), Network)
+        return run_pytorch(copy.deepcopy(self._model), as_floats(inputs) if own else inputs, dtype, device)
 
     @classmethod
     def backend(cls) -> str:
@@ -77,28 +80,30 @@ class ProgramPort(PyTorchPort):
         without = {node.name for node in self._program.graph.nodes if node.op == "placeholder" and not node.users}
         return unused(file, (name for node, name in names.items() if node in without))
 
-    def record(self, images: Array, dtype: str, device: str) -> Recording:
-        return self._predictions.added(run_pytorch(self._model, images, dtype, device))
+    def record(self, inputs: Sequence[Array], dtype: str, device: str) -> Recording:
+        _cast_to(self._model.program, dtype)
+        return self._predictions.added(run_pytorch(self._model, as_floats(inputs), dtype, device))
 
 
 def record_pytorch(model: Any, images: Array, dtype: str, device: str) -> dict[str, Array]:
-    """The end points of a module; arguments as of `run_pytorch`."""
-    return run_pytorch(model, images, dtype, device, call=False).end_points
+    """The end points of a module that takes images; arguments as of `run_pytorch`."""
+    return run_pytorch(model, [images], dtype, device, call=False).end_points
 
 
-def run_pytorch(model: Any, images: Array, dtype: str, device: str, *, call: bool = True) -> Recording:
+def run_pytorch(model: Any, inputs: Sequence[Array], dtype: str, device: str, *, call: bool = True) -> Recording:
     """Runs a module in full precision; arguments and result as of `Port.record`.
 
     Args:
-      model: has `end_points(images)`; it is moved to the dtype and the device.
+      model: has `end_points(*inputs)`; it is moved to the dtype and the device.
       call: whether it is called too, as a user does.
     """
     torch = frameworks.require("torch")
     model = model.to(device=device, dtype=getattr(torch, dtype))
-    inputs = torch.from_numpy(images.astype(dtype).transpose(0, 3, 1, 2)).to(device)
+    given = [array.astype(dtype) if array.dtype.kind == "f" else array for array in inputs]
+    tensors = [torch.from_numpy(mapping.nchw(array)).to(device) for array in given]
     with torch.inference_mode(), full_precision():
-        returned = {"the model's output": _arrays(model(inputs))} if call else {}
-        first, end_points = model.end_points(inputs)
+        returned = {"the model's output": _arrays(model(*tensors))} if call else {}
+        first, end_points = model.end_points(*tensors)
         returned["what end_points returns first"] = _arrays(first)
         values = {}
         for name in list(end_points):
@@ -129,6 +134,17 @@ def full_precision() -> Iterator[None]:
         backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32, backends.mkldnn.enabled = flags
 
 
+def _cast_to(program: Any, dtype: str) -> None:
+    """Has a program cast whole numbers and bools to another dtype than the one that it was written in."""
+    torch = frameworks.require("torch")
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten.to.dtype and node.args[1].is_floating_point:
+            data = node.args[0].meta.get("val")
+            if data is not None and not data.is_floating_point():
+                node.update_arg(1, getattr(torch, dtype))
+    program.recompile()
+
+
 def _module(program: Any, names: Mapping[str, str]) -> Any:
     """A module with `end_points` of an exported program, by the names of its values."""
     torch = frameworks.require("torch")
@@ -152,12 +168,12 @@ def _module(program: Any, names: Mapping[str, str]) -> Any:
             # Its guards ask for the dtype that it was written in.
             self.program = program.module(check_guards=False)
 
-        def forward(self, images: Any) -> Any:
-            return self.program(images)
+        def forward(self, *inputs: Any) -> Any:
+            return self.program(*inputs)
 
-        def end_points(self, images: Any) -> tuple[Any, dict[str, Any]]:
+        def end_points(self, *inputs: Any) -> tuple[Any, dict[str, Any]]:
             recorder = Recorder(self.program)
-            output = recorder.run(images)
+            output = recorder.run(*inputs)
             return output, {name: recorder.values[value] for name, value in names.items()}
 
     return Program()

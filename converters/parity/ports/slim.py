@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from converters import frameworks
@@ -11,6 +11,7 @@ from converters.parity import tf_slim
 from converters.parity.ports.base import Port, Recording
 from converters.variables import Array
 from converters.weights.source import Source
+from slimport.networks import GraphNetwork
 
 
 class SlimPort(Port):
@@ -21,6 +22,11 @@ class SlimPort(Port):
     kind = "checkpoint"
 
     def __init__(self, file: Source, arguments: Mapping[str, Any]) -> None:
+        if isinstance(file.network, GraphNetwork):
+            raise InputError(
+                f"{file.path}: TF-Slim has no code of this network, which is a graph of its own: verify it as a "
+                f".safetensors, .pth, .keras, .pt2 or .onnx file"
+            )
         self._file, self._arguments = file, arguments
         self._weights, reader = tf_slim.weights(file)
         if reader != "tensorflow":
@@ -30,8 +36,8 @@ class SlimPort(Port):
     def load(cls, file: Source, arguments: Mapping[str, Any]) -> Port:
         return cls(file, arguments)
 
-    def record(self, images: Array, dtype: str, device: str) -> Recording:  # noqa: ARG002 - on the CPU
-        network, scope = self._file.network, self._file.scope
+    def record(self, inputs: Sequence[Array], dtype: str, device: str) -> Recording:  # noqa: ARG002 - on the CPU
+        network, scope, (images,) = self._file.network, self._file.scope, inputs
         return Recording(tf_slim.record(network, scope, self._weights, images, dtype, **self._arguments))
 
     @classmethod
