@@ -17,7 +17,8 @@ from converters.parity.images import Input, default_size, make_images, value_ran
 from converters.parity.tracing import open_trace
 from slimport import networks, preprocessing
 from slimport.graph import Input as GraphInput
-from slimport.graph import conv2d, flatten, record
+from slimport.graph import conv2d, flatten, record, scale
+from slimport.graph_ops import constant, elementwise, pad
 from slimport.networks import GraphNetwork, Network
 
 
@@ -75,6 +76,40 @@ def graph_network(shape: tuple[int | None, ...], area: tuple[int, int] | None = 
 )
 def test_a_graph_of_ones_own_gets_the_size_that_it_takes(network: Network, size: tuple[int, int]) -> None:
     assert default_size(network, {}) == size
+
+
+@pytest.mark.parametrize(
+    ("before", "pixels"),
+    [
+        (lambda net: net, False),
+        (lambda net: scale(net, 2.0, -1.0, scope="to"), False),
+        (lambda net: scale(net, 1 / 255, scope="to"), True),
+        (
+            lambda net: elementwise(
+                net, constant((123.68, 116.78, 103.94), scope="mean"), function="subtract", scope="to"
+            ),
+            True,
+        ),
+        (
+            lambda net: elementwise(
+                pad(net, ((0, 0), (1, 1), (1, 1), (0, 0)), scope="pad"), 127.5, function="divide", scope="to"
+            ),
+            True,
+        ),
+        (
+            lambda net: elementwise(net, constant((0.229, 0.224, 0.225), scope="std"), function="divide", scope="to"),
+            False,
+        ),
+        (lambda net: scale(conv2d(net, 3, 1, scope="before"), 1 / 255, scope="to"), False),
+    ],
+)
+def test_a_graph_that_takes_the_means_of_pixels_away_gets_pixels(before: Callable[[Any], Any], pixels: bool) -> None:
+    def define(images: Any) -> Any:
+        return conv2d(before(images), 4, 3, scope="conv")
+
+    network = GraphNetwork(record(define, inputs=[GraphInput("input", (None, 8, 8, 3))]), "own")
+    images = make_images(network, {}, Input()).array
+    assert (images.max() > 200, images.min() < -0.5) == (pixels, not pixels)
 
 
 def test_what_is_asked_for_is_taken() -> None:

@@ -162,7 +162,9 @@ def make_images(network: Network, arguments: Mapping[str, Any], asked: Input) ->
 
 
 def seeded_images(network: Network, shape: tuple[int, int, int], seed: int) -> Array:
-    """Random images, uniform in the range that the network's preprocessing gives; [-1, 1] where that is not known.
+    """Random images, uniform in the range that the network's preprocessing gives, or that its own graph undoes.
+
+    It is [-1, 1] where neither is known.
 
     They are of float32 values, so that a float32 graph and a float64 graph see the same numbers.
 
@@ -176,6 +178,8 @@ def seeded_images(network: Network, shape: tuple[int, int, int], seed: int) -> A
 def value_range(network: Network) -> tuple[Bounds, Bounds]:
     """The least and the greatest value of each channel that the preprocessing gives."""
     preprocessing = PREPROCESSINGS[network.preprocessing]
+    if isinstance(network, GraphNetwork) and network.takes_pixels:
+        return np.zeros(network.in_channels), np.full(network.in_channels, 255.0)
     if preprocessing.name == "none" or preprocessing.standardizes:
         # Uniform numbers of variance 1 reach the square root of 3.
         bound = np.full(network.in_channels, 3**0.5 if preprocessing.standardizes else 1.0)

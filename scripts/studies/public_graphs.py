@@ -215,7 +215,8 @@ def random_inputs(user: UserGraph, batch: int, size: tuple[int, int] = SIZES[0])
         usual = (*size, 3) if len(shape) == 4 else [OTHER] * len(shape)
         sides = [side if known is None else known for known, side in zip(shape[1:], usual, strict=False)]
         whole = user.graph.nodes[index].attributes.get("dtype", "float") != "float"
-        array = rng.integers(0, 2, [batch, *sides]) if whole else rng.uniform(0, 1, [batch, *sides])
+        high = 255 if len(shape) == 4 and user.network.takes_pixels else 1
+        array = rng.integers(0, 2, [batch, *sides]) if whole else rng.uniform(0, high, [batch, *sides])
         arrays[name] = np.float64(np.float32(array))
     return arrays
 

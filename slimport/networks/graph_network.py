@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -11,6 +11,22 @@ from slimport.networks.network import Network, Preprocessing, classes
 
 _PASSING = ("activation", "softmax", "log_softmax", "squeeze", "dropout", "scale", "flatten", "multiply", "add")
 """The ops that may follow the logits: they pass the number of classes on, or fail where they cannot."""
+
+
+_PREPROCESSING = (
+    "scale",
+    "elementwise",
+    "cast",
+    "pad",
+    "resize",
+    "reshape",
+    "reverse",
+    "gather",
+    "transpose",
+    "concat",
+)
+"""The ops that may come before the first layer."""
+_FEWEST = 16
 
 
 @dataclass(frozen=True)
@@ -75,6 +91,18 @@ class GraphNetwork(Network):
         """The height and width that the graph was written with; None where any will do, or there are no images."""
         shape = next((one.shape for one in self.inputs if one.is_images), ())
         return (shape[1], shape[2]) if shape and shape[1] and shape[2] else None
+
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether its images are numbers from 0 to 255: it takes their means away, or divides by about as much."""
+        nodes = self.recorded.nodes
+        image = {index for index in self.recorded.inputs if _input(nodes[index]).is_images}
+        for index, node in enumerate(nodes):
+            if node.op in _PREPROCESSING and image & {*node.inputs}:
+                image.add(index)
+                if _is_of_pixels(node, nodes):
+                    return True
+        return False
 
     @property
     def default_image_size(self) -> int:
@@ -186,3 +214,18 @@ def _pruned(graph: Graph) -> Graph:
         features=new.get(graph.features) if graph.features is not None else None,
         classifier=graph.classifier if graph.classifier in (None, *scopes) else "",
     )
+
+
+def _is_of_pixels(node: Node, nodes: Sequence[Node]) -> bool:
+    """Whether a node takes numbers of the size of pixels away, or divides by such."""
+    if node.op == "scale":
+        return abs(node.attributes["offset"]) > _FEWEST or 0 < abs(node.attributes["factor"]) < 1 / _FEWEST
+    constants = [nodes[index].attributes["value"] for index in node.inputs if nodes[index].op == "constant"]
+    numbers = [one for one in node.attributes.get("numbers", ()) if one is not None]
+    largest = max((abs(number) for number in _flat([*constants, *numbers])), default=1)
+    function = node.attributes.get("function")
+    return largest > _FEWEST if function in ("subtract", "divide") else function == "multiply" and largest < 1 / _FEWEST
+
+
+def _flat(value: Any) -> list[float]:
+    return [one for part in value for one in _flat(part)] if isinstance(value, list | tuple) else [value]
