@@ -597,6 +597,75 @@ def test_a_loop_is_told_with_what_comes_before(op: str, tmp_path: Path) -> None:
     assert_equal(written, (2,), outputs=[str(error.value).rpartition(" ")[2]])
 
 
+@pytest.mark.parametrize(("lowered", "loop"), [(True, "LoopCond"), (False, "StatelessWhile")])
+def test_a_recurrent_cell_in_the_form_of_tensorflow_2_is_told(lowered: bool, loop: str, tmp_path: Path) -> None:
+    """Its loop is a function, or one of `Enter` and `Exit`, where nothing says that the weights are always the same."""
+    import tf_keras
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    model = tf_keras.Sequential([tf_keras.Input((6, 2)), tf_keras.layers.LSTM(4), tf_keras.layers.Dense(3)])
+    run = importlib.import_module("tensorflow").function(lambda x: model(x, training=False))
+    traced = run.get_concrete_function(tf.TensorSpec((None, 6, 2)))
+    frozen = convert_variables_to_constants_v2(traced, lower_control_flow=lowered).graph.as_graph_def()
+    for node in frozen.node:
+        if node.op == "Enter":
+            node.attr["is_constant"].b = False
+    (tmp_path / "frozen.pb").write_bytes(frozen.SerializeToString())
+    with pytest.raises(InputError, match=rf"not supported: {loop} \(a loop\)"):
+        read_network(tmp_path / "frozen.pb")
+
+
+def test_what_only_training_computes_is_no_output(tmp_path: Path) -> None:
+    """As of a frozen training graph, whose updates of moving averages were made plain subtractions."""
+
+    def build() -> dict[str, Tensor]:
+        training = tf.placeholder_with_default(False, (), "phase_train")
+        settings = {"is_training": training, "updates_collections": None, "fused": True}
+        net = tf.placeholder(tf.float32, (None, 9, 9, 3), "images")
+        net = slim.conv2d(net, 4, 3, normalizer_fn=slim.batch_norm, normalizer_params=settings, activation_fn=None)
+        return {"net": tf.nn.softmax(tf.reduce_mean(net, [1, 2]), name="probabilities")}
+
+    with first_control_flow():
+        written = write(build, tmp_path, "frozen")
+    frozen = tf.GraphDef.FromString(written.path.read_bytes())
+    for node in frozen.node:
+        node.op = "Sub" if node.op in ("AssignSub", "AssignSubVariableOp") else node.op.removeprefix("Ref")
+    written.path.write_bytes(frozen.SerializeToString())
+    assert "Sub" in {node.op for node in frozen.node if "AssignMovingAvg" in node.name}
+    assert list(read_network(written.path).outputs) == ["probabilities"]
+
+
+def test_a_variable_of_which_a_copy_is_saved_is_found(tmp_path: Path) -> None:
+    """As Keras 3 saves some models: what runs is not what is saved, but what that begins with."""
+    path = tmp_path / "model.ckpt"
+    with tf.Graph().as_default(), tf.Session() as session:
+        kernel = tf.get_variable("conv/kernel", (3, 3, 3, 4), use_resource=True)
+        read = lambda: tf.raw_ops.ReadVariableOp(resource=kernel.handle, dtype=tf.float32)  # noqa: E731
+        copy = tf.Variable(read, use_resource=True, name="Variable")
+        images = tf.placeholder(tf.float32, (None, 9, 9, 3), "images")
+        tf.nn.conv2d(images, kernel, 1, "SAME", name="conv")
+        session.run(kernel.initializer)
+        session.run(copy.initializer)
+        tf.train.Saver({"layer/kernel": copy}).save(session, str(path))
+        saved = session.run(copy)
+    with open_checkpoint(path) as checkpoint:
+        (found,) = dict(read_network(f"{path}.meta").arrays(checkpoint)).values()
+    assert np.array_equal(found, saved)
+
+
+def test_a_batch_in_a_flatten_is_told_to_the_judge(tmp_path: Path) -> None:
+    def build() -> dict[str, Tensor]:
+        net = slim.conv2d(tf.placeholder(tf.float32, (None, 8, 8, 3), "images"), 4, 3, stride=2, scope="conv1")
+        net = tf.reshape(net, [8, -1])
+        net.set_shape((8, 64))
+        return {"net": slim.fully_connected(net, 5, scope="fc", activation_fn=None)}
+
+    written = write(build, tmp_path)
+    user = read_network(written.path)
+    assert user.context.batch == 8
+    assert max(errors(user, written.weights, [1, 5], free_batch=True).values()) <= LIMIT
+
+
 def _between(random: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
     """A decoder behind an encoder, with random numbers between them."""
     net = slim.conv2d(tf.placeholder(tf.float32, (None, 9, 9, 3), "images"), 4, 3, scope="conv1")

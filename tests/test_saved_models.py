@@ -14,7 +14,7 @@ import torch
 from conftest import SMALL_NETWORKS, random_weights
 
 import slimport.pytorch
-from converters import convert, inspect, load_pytorch, open_checkpoint
+from converters import convert, inspect, load_pytorch, open_checkpoint, verify
 from converters.errors import InputError
 from converters.graph_def import read_network
 from converters.weights.user_graph import GraphOptions
@@ -52,6 +52,25 @@ class Plain(tf.Module):
             net = block(net)
         return {"features": net, "pooled": tf.reduce_mean(net, [1, 2])}
 
+class Called(tf.Module):
+    def __init__(self):
+        super().__init__()
+        self.kernel = tf.Variable(numbers(3, 3, 4, 4), name="kernel")
+    @tf.function
+    def __call__(self, net):
+        return tf.nn.leaky_relu(tf.nn.conv2d(net, self.kernel, 1, "SAME"))
+
+class Nested(tf.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = [Called(), Called(), Called()]
+    @tf.function(input_signature=[spec])
+    def __call__(self, images):
+        net = tf.pad(images, [[0, 0], [0, 0], [0, 0], [0, 1]])
+        for block in self.blocks:
+            net = block(net)
+        return net
+
 class Two(tf.Module):
     def __init__(self):
         super().__init__()
@@ -71,6 +90,8 @@ for training in (True, False):
     plain.__call__.get_concrete_function(spec, training=training)
 tf.saved_model.save(plain, "plain")
 truth = {"plain/" + name: value.numpy() for name, value in plain(images).items()}
+nested = Nested()
+tf.saved_model.save(nested, "nested", signatures=nested.__call__)
 two.encode(images), two.double(images)
 tf.saved_model.save(two, "two")
 truth["two"] = two.double(images).numpy()
@@ -164,6 +185,14 @@ def test_a_function_of_tensorflow_1_has_the_channels_of_its_first_kernel(saved: 
 def test_functions_that_were_never_called_are_said(saved: Path) -> None:
     with pytest.raises(InputError, match="without a function that was called before it was saved: save it again"):
         read_network(saved / "never")
+
+
+def test_layers_whose_nodes_have_one_name_in_several_functions_are_each_compared(saved: Path, tmp_path: Path) -> None:
+    user = read_network(saved / "nested")
+    assert len(user.layers) == len(set(user.layers.values())) == 3
+    convert(saved / "nested", tmp_path / "m.safetensors")
+    report = verify(saved / "nested", tmp_path / "m.safetensors", dtype="float64")
+    assert (report.ok, len(report.rows)) == (True, 4)
 
 
 @pytest.mark.parametrize("name", ["keras", "signed"])

@@ -207,14 +207,20 @@ def _root(file: GraphFile, name: str) -> str | None:
 
 
 def has_layers_in_loop(file: GraphFile, enter: str) -> bool:
-    """Whether arrays go into the loop that a node `Enter` begins: layers are within it."""
+    """Whether arrays go into the loop that a node `Enter` begins: layers are within it.
+
+    What TensorFlow 2 writes does not say what is the same in each round: there, it is a matrix that tells.
+    """
     nodes = file.graph.nodes
     frame = nodes[enter].get("frame_name") if enter in nodes else None
     for node in nodes.values():
-        if node.op == "Enter" and node.get("is_constant") and node.get("frame_name") == frame:
+        if node.op == "Enter" and node.get("frame_name") == frame:
             root = _root(file, node.name)
             array = nodes[root].get("value") if root is not None and nodes[root].op == "Const" else None
-            if root is not None and (array is None or (array.size > 1 and array.dtype.kind == "f")):
+            least = 1 if node.get("is_constant") else 2
+            if root is not None and (
+                array is None or (array.size > 1 and array.ndim >= least and array.dtype.kind == "f")
+            ):
                 return True
     return False
 

@@ -70,12 +70,16 @@ def handles(*names: str) -> Callable[[Handler], Handler]:
 
 @dataclass(eq=False)
 class Frame:
-    """Where names are looked up: the graph itself, or a function that is being called."""
+    """Where names are looked up: the graph itself, or a function that is being called.
+
+    path: what names within have before them where others have the same: the nodes that call, each with a slash.
+    """
 
     nodes: Mapping[str, NodeDef]
     function: FunctionDef | None = None
     arguments: Mapping[str, tuple[Frame, str]] = field(default_factory=dict)
     depth: int = 0
+    path: str = ""
 
 
 Key = tuple[Frame, str, int]
@@ -107,6 +111,8 @@ class Evaluator:
         self.memo: dict[tuple[Frame, str], dict[int, Value]] = {}
         self.frames: dict[tuple[Frame, str, str], Frame] = {}
         self._count = 0
+        self._frame = self.root
+        self._made_in: dict[int, Frame] = {}
         self._evaluated = self._computed = 0
         self._consumers: dict[str, list[NodeDef]] | None = None
 
@@ -117,6 +123,7 @@ class Evaluator:
     ) -> Value:
         """A value; open sides become sizes of it."""
         self._count += 1
+        self._made_in[self._count] = self._frame
         sides = (
             None
             if shape is None
@@ -191,15 +198,26 @@ class Evaluator:
         Raises:
           InputError: there is none of this name, or the graph is too large, or damaged.
         """
-        key = self._find(self._frame_of(name), name)
+        node, colon, index = name.partition(":")
+        frame, node = self._frame_of(node)
+        key = self._find(frame, f"{node}{colon}{index}")
         self._run(key)
         return self.memo[key[:2]][key[2]]
 
-    def _frame_of(self, name: str) -> Frame:
-        """The function that has been called and has a node of this name, where the graph has none."""
-        node = name.partition(":")[0]
-        frames = [] if node in self.root.nodes else self.frames.values()
-        return next((frame for frame in frames if node in frame.nodes), self.root)
+    def _frame_of(self, node: str) -> tuple[Frame, str]:
+        """Where a node is, and its name there: in a function that has been called, where the graph has none."""
+        frames = [] if node in self.root.nodes else [*self.frames.values()]
+        for frame in frames:
+            if node.startswith(frame.path) and node.removeprefix(frame.path) in frame.nodes:
+                return frame, node.removeprefix(frame.path)
+        return next((frame for frame in frames if node in frame.nodes), self.root), node
+
+    def name_of(self, value: Value) -> str:
+        """The name by which `tensor` finds a value: its node's, with the path to it where others have that name."""
+        node = str(value.attrs.get("result", value.node))
+        frame = self._made_in.get(value.number, self.root)
+        other = node in frame.nodes and self._frame_of(node)[0] is not frame
+        return f"{frame.path if other else ''}{node}:{value.attrs.get('index', 0)}"
 
     def _run(self, key: Key) -> None:
         stack: list[tuple[Key, Generator[Key, Value, Results | Value]]] = []
@@ -266,6 +284,7 @@ class Evaluator:
             values.append(value)
         if not values and (yield from self._is_dead(frame, node)):
             return DEAD
+        self._frame = frame
         return self.handle(key, node, values)
 
     def handle(self, key: Key, node: NodeDef, values: list[Value]) -> Results | Value:  # noqa: ARG002
@@ -374,7 +393,7 @@ class Evaluator:
             if frame.depth >= _MAX_DEPTH:
                 raise WireError(f"functions that call each other {_MAX_DEPTH} deep")
             bound = {name: (frame, text) for name, text in zip(function.arguments, arguments, strict=True)}
-            inner = Frame(function.nodes, function, bound, frame.depth + 1)
+            inner = Frame(function.nodes, function, bound, frame.depth + 1, f"{frame.path}{node.name}/")
             self.frames[frame, node.name, called.name] = inner
         return (yield self._find(inner, function.results[index]))
 

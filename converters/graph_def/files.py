@@ -82,6 +82,11 @@ class GraphFile:
             elif node.op in _CALLS:
                 # A SavedModel of TensorFlow 2 is saved by a function.
                 self._saved_by_function(node, found)
+        for node in self.graph.nodes.values():
+            # Keras 3 saves a copy of a variable, which begins as what the variable is.
+            value = self.graph.nodes.get(node.data_inputs[1]) if node.op == "AssignVariableOp" else None
+            if value is not None and value.op == "ReadVariableOp" and node.data_inputs[0] in found:
+                found.setdefault(value.data_inputs[0], found[node.data_inputs[0]])
         return {variable: name for variable, name in found.items() if variable != name}
 
     def _saved_by_function(self, call: proto.NodeDef, found: dict[str, str]) -> None:

@@ -27,6 +27,7 @@ from slimport.networks.graph_network import GraphNetwork
 
 _WEIGHTED = (*KERNELS, "matmul")
 _IN_LOOPS = ("Merge", "RefMerge", "Switch", "RefSwitch", "LoopCond", "Enter", "RefEnter")
+_WHILE = ("While", "StatelessWhile")
 _BEFORE_LAYERS = ("subtract", "multiply", "divide", "add", "resize", "reverse", "cast")
 
 
@@ -148,13 +149,18 @@ def _read(file: GraphFile, mode: Mode, inputs: Sequence[str], outputs: Sequence[
     context.notes.update(dict.fromkeys(file.notes))
     tensors = _outputs(file, outputs, context)
     values = {name: context.tensor(tensor) for name, tensor in tensors.items()}
-    if dead := [name for name, value in values.items() if value is DEAD]:
+    dead = [name for name, value in values.items() if value is DEAD]
+    if dead and not outputs and len(dead) < len(values):
+        # An update of moving averages, say, which training does.
+        values = {name: value for name, value in values.items() if name not in dead}
+        tensors = {name: tensors[name] for name in values}
+    elif dead:
         raise InputError(f"{shown(str(file.path))}: the output {shown(dead[0])} is not computed in evaluation")
     values = {name: _channels_last(value) for name, value in values.items()}
     for name, value in values.items():
         if (whole := _of_whole_batch(value)) is not None:
             context.notes[f"{shown(name)} is one of a batch; the network gives all of them"] = None
-            values[name], tensors[name] = whole, canonical(whole.node)
+            values[name], tensors[name] = whole, context.name_of(whole)
     _make_noise_input(context, list(values.values()))
     lacking = _cut_front(context, list(values.values()))
     if lacking:
@@ -244,13 +250,19 @@ def _is_source(file: GraphFile, value: Value) -> bool:
     before = _reachable([value])
     if any(other.op in _WEIGHTED or other.attrs.get("tf_op") in ends.LAYERS for other in before):
         return False
-    if _is_in_loop(value):
+    if _is_in_loop(value) or any(_has_weights(other) for other in before if other.attrs.get("tf_op") in _WHILE):
         return False
     entered = [other.node for other in before if other.attrs.get("tf_op") == "Enter"]
     if any(ends.has_layers_in_loop(file, node) for node in entered):
         return False
     data = bool(entered) or any(other.op == "input" or _is_origin(other) for other in before)
     return data and not any(other.op in ("variable", "random") for other in before)
+
+
+def _has_weights(loop: Value) -> bool:
+    """Whether matrices go into a loop that is a function: layers are within it."""
+    arrays = [other.data for other in _reachable(loop.inputs) if other.data is not None]
+    return any(array.ndim > 1 and array.size > 1 and array.dtype.kind == "f" for array in arrays)
 
 
 def _is_origin(value: Value) -> bool:

@@ -759,7 +759,7 @@ def _target(context: Evaluator, shape: Shape, target: list[Any]) -> list[Dim | N
             elif isinstance(rest, int) and isinstance(wanted, int) and sides[0] == -1 and wanted and rest % wanted == 0:
                 sides[0] = BATCH * (rest // wanted)
             elif len(sides) == 2 and open_rest and sides[0] != -1 and context.batch is None and sides[0] > 1:
-                sides[0] = BATCH
+                context.batch, sides[0] = sides[0], BATCH
     if -1 not in sides:
         return sides
     at = sides.index(-1)

@@ -68,7 +68,7 @@ class Translator:
     def _keep(self, value: Value, tensor: Tensor) -> None:
         self.tensors[value.number] = tensor
         if value.node:
-            self.nodes[tensor.index] = f"{value.attrs.get('result', value.node)}:{value.attrs.get('index', 0)}"
+            self.nodes[tensor.index] = self.context.name_of(value)
         for axis, side in enumerate(value.shape or ()):
             if isinstance(side, Size):
                 self.sizes.setdefault(side, (value, axis))
@@ -342,7 +342,8 @@ def unsupported(context: Evaluator, values: Sequence[Value], outputs: Sequence[V
     """
     value = next((value for value in values if value.attrs.get("tf_op") in _LOOPS), values[0])
     op = value.attrs.get("tf_op") or value.attrs.get("function") or value.op
-    names = ",".join(dict.fromkeys(_tensor_name(other) for other in _before(values, outputs or values)))
+    before = (context.name_of(other).removesuffix(":0") for other in _before(values, outputs or values))
+    names = ",".join(dict.fromkeys(before))
     more = f" (and {len(values) - 1} more)" if len(values) > 1 else ""
     advice = f"; the part before it: --output {names}" if names else ""
     op += " (a loop)" if op in _LOOPS else ""
@@ -352,11 +353,6 @@ def unsupported(context: Evaluator, values: Sequence[Value], outputs: Sequence[V
 
 _LOOPS = ("LoopCond", "While", "StatelessWhile")
 """The ops that are in loops alone."""
-
-
-def _tensor_name(value: Value) -> str:
-    index = value.attrs.get("index", 0)
-    return f"{value.node}:{index}" if index else value.node
 
 
 def _before(lacking: Sequence[Value], outputs: Sequence[Value]) -> list[Value]:

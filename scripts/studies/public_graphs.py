@@ -31,13 +31,14 @@ from converters import InputError, frameworks, open_checkpoint
 from converters.formats import models
 from converters.graph_def import UserGraph, read_network
 from converters.graph_def.judge import Judge
+from slimport.graph import scoped
 
 Array = Any
 Arrays = dict[str, Array]
 SIZES = ((96, 128), (224, 224), (227, 227), (299, 299), (64, 64), (32, 32), (28, 28), (128, 128), (256, 256))
 OTHER = 20
 """The sides of images, the first that TensorFlow takes, and of other inputs, where the graph leaves them open."""
-WEIGHTED = ("conv2d", "separable_conv2d", "conv2d_transpose", "fully_connected")
+WEIGHTED = ("conv2d", "separable_conv2d", "conv2d_transpose", "fully_connected", "matmul")
 HEADER = """\
 | repository, file | what it is | format | nodes | inputs -> outputs; layers | result | PyTorch | Keras | as it is | s |
 |---|---|---|---|---|---|---|---|---|---|"""
@@ -52,7 +53,8 @@ class Trial:
     nodes: of TensorFlow's graph, those of the evaluation.
     found: inputs, outputs, layers and parameters.
     result: `whole`, or the refusal; of the part that it advises to take are the errors then.
-    pytorch, keras: the worst relative error of an output in float64, or the first line of the refusal.
+    pytorch, keras: the worst relative error in float64, of a layer or an output and of an output; or the first line of
+      the refusal.
     untouched: that of PyTorch in float32 against TensorFlow's run of the file as it is.
     seconds: to read it and make the PyTorch model.
     """
@@ -122,7 +124,7 @@ def refused(error: InputError, path: Path) -> str:
 
 def judged(trial: Trial, user: UserGraph) -> None:
     """Converts a graph to each framework, and compares with TensorFlow."""
-    judge = Judge(user, "float64", free_batch=False)
+    judge = Judge(user, "float64", list(user.layers.values()), free_batch=False)
     known = stored_weights(user, judge)
     weights = random_weights(judge) if known is None else known
     by_source = {user.file.checkpoint_names.get(name, name): array for name, array in weights.items()}
@@ -228,14 +230,16 @@ def as_the_graph_takes(user: UserGraph, inputs: Arrays) -> Arrays:
 
 
 def by_pytorch(model: Any, user: UserGraph, inputs: Arrays, dtype: str) -> Arrays:
-    """The outputs of the PyTorch model, channels last."""
+    """The outputs of the PyTorch model, and in float64 its layers by the names of their tensors, channels last."""
     import torch
 
     given = [np.ascontiguousarray(x.transpose(0, 3, 1, 2) if x.ndim == 4 else x) for x in inputs.values()]
     with torch.no_grad():
-        outputs = model(*(torch.from_numpy(array).to(getattr(torch, dtype)) for array in given))
+        outputs, points = model.end_points(*(torch.from_numpy(array).to(getattr(torch, dtype)) for array in given))
     outputs = outputs if isinstance(outputs, dict) else {next(iter(user.outputs)): outputs}
-    return {name: (x.permute(0, 2, 3, 1) if x.dim() == 4 else x).numpy() for name, x in outputs.items()}
+    layers = {tensor: points.get(scoped(user.scope, name)) for name, tensor in user.layers.items()}
+    found = {**outputs, **(layers if dtype == "float64" else {})}
+    return {name: (x.permute(0, 2, 3, 1) if x.dim() == 4 else x).numpy() for name, x in found.items() if x is not None}
 
 
 def by_keras(user: UserGraph, weights: Mapping[str, Array], inputs: Arrays) -> Arrays:

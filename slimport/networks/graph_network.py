@@ -219,11 +219,11 @@ def _pruned(graph: Graph) -> Graph:
 def _is_of_pixels(node: Node, nodes: Sequence[Node]) -> bool:
     """Whether a node takes numbers of the size of pixels away, or divides by such."""
     if node.op == "scale":
-        return abs(node.attributes["offset"]) > _FEWEST or 0 < abs(node.attributes["factor"]) < 1 / _FEWEST
+        return bool(abs(node.attributes["offset"]) > _FEWEST or 0 < abs(node.attributes["factor"]) < 1 / _FEWEST)
     constants = [nodes[index].attributes["value"] for index in node.inputs if nodes[index].op == "constant"]
     numbers = [one for one in node.attributes.get("numbers", ()) if one is not None]
-    largest = max((abs(number) for number in _flat([*constants, *numbers])), default=1)
-    function = node.attributes.get("function")
+    largest: float = max((abs(number) for number in _flat([*constants, *numbers])), default=1)
+    function: str = node.attributes.get("function", "")
     return largest > _FEWEST if function in ("subtract", "divide") else function == "multiply" and largest < 1 / _FEWEST
 
 
