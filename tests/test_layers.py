@@ -71,6 +71,8 @@ def test_what_is_not_supported_is_listed(slimport: Any, tmp_path: Path) -> None:
     run = slimport("inspect", path)
     assert run.code == 0
     assert "not supported: Lgamma of conv1/Lgamma" in run.out
+    assert f"next: slimport convert {path} part.safetensors --output conv1/Conv2D" in run.out
+    assert "without data" not in run.out
     assert inspect(path).to_json()["unsupported"][0] == "Lgamma of conv1/Lgamma"
     run = slimport("convert", path, tmp_path / "m.safetensors")
     assert (run.code, run.err.count("\n")) == (2, 1)

@@ -45,8 +45,9 @@ def inspection_text(
         lines = list(_tree(found, depth) if graph is None else layers.text(graph))
     lines += [""] if lines else []
     what = _FORMATS.get(found.format, f"converted file, {found.format}")
-    counts = f"{len(found.variables)} variables, {found.parameters:,} elements"
-    lines.append(f"{click.style(shown(str(found.path)), bold=True)}: {what}, {counts}")
+    counts = f"{what}, {len(found.variables)} variables, {found.parameters:,} elements"
+    counts = "TensorFlow graph" if found.unsupported else counts
+    lines.append(f"{click.style(shown(str(found.path)), bold=True)}: {counts}")
     lines += [f"read: {found.read}"] if found.read else []
     return "\n".join([*lines, *_labelled(_summary(found))])
 
@@ -118,6 +119,12 @@ def _problems(found: Recognition) -> Iterator[tuple[str, str]]:
 def _commands(found: Inspection) -> Iterator[tuple[str, str]]:
     """Commands for the file."""
     network = found.recognition or next(iter(found.networks), None)
+    if found.unsupported:
+        _, part, output = str(found.doubt).partition("--output ")
+        source = shlex.quote(str(found.path))
+        if part:
+            yield "next", click.style(f"slimport convert {source} part.safetensors --output {output}", bold=True)
+        return
     if found.format == "graph":
         yield (
             "next",
