@@ -22,7 +22,7 @@ from slimport.pytorch import layers, remembered
 from slimport.pytorch.network import Part
 from slimport.pytorch.operations import Shared
 
-ROUNDS = 7
+ROUNDS = 5
 Foldable = layers.Conv2d | layers.SeparableConv2d | layers.FullyConnected
 
 
@@ -149,7 +149,8 @@ def optimize_for_inference(
     Tried are the model as it is, and the model with its BatchNorm folded, in both memory formats, as it is and compiled
     with its weights frozen (TorchInductor, which needs a C++ compiler on the CPU), and on the CPU compiled for one
     image, for a batch image by image. A form that cannot be made here, or whose output is not the model's, is not used;
-    `trials` of the result says so. Runs take turns, so that a busy moment of the machine does not decide.
+    `trials` of the result says so. Runs take turns, so that a busy moment of the machine does not decide, and each turn
+    is two runs, of which the second counts: the first begins with another form's memory.
 
     Args:
       model: a network of `slimport.pytorch`, or a module that holds some; it is left as it is, and is run in eval mode.
@@ -287,7 +288,7 @@ class _Form:
 
 
 def _measure(forms: list[_Form], images: Tensor) -> dict[str, float]:
-    """The median seconds of each form; they take turns."""
+    """The median seconds of each form; they take turns, of two runs each."""
 
     def synchronize() -> None:
         if images.is_cuda:
@@ -296,6 +297,7 @@ def _measure(forms: list[_Form], images: Tensor) -> dict[str, float]:
     seconds: dict[str, list[float]] = {form.name: [] for form in forms}
     for _ in range(ROUNDS):
         for form in forms:
+            form(images)
             synchronize()
             start = time.perf_counter()
             form(images)
