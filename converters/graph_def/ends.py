@@ -269,7 +269,7 @@ def _meetings(ends: Sequence[str], order: _Order, facts: _Facts) -> tuple[dict[s
     """Where networks meet behind their last layers, with the inputs of both, and what else is theirs around it.
 
     Two of different inputs meet in what leads to no loss; and any in what leads to an activation or to logits, before
-    the batch is reduced or labels are taken. What is on the way there is theirs, and so are sums of layers.
+    the batch is reduced or labels are taken. The nodes on the way there are theirs, and so are sums of layers.
     """
     sources = 0
     for name in ends:

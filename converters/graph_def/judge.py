@@ -129,7 +129,7 @@ class _Builder(Evaluator):
         return self._made(node, placeholder)
 
     def queue(self, key: Key, node: NodeDef) -> Value:
-        """What a queue gives beside the network's inputs: the rate of a dropout that is not run."""
+        """An output of a queue that is no input of the network: the rate of a dropout that is not run."""
         return self._made(node, self.tf.ones(() if super().queue(key, node).rank == 0 else (1,), self.dtype))
 
     def decide(self, value: Value, node: NodeDef) -> bool | None:  # noqa: ARG002
