@@ -27,7 +27,7 @@ from slimport.networks import GraphNetwork, Network
 NOTES = "slimport"
 """The key of the description in an ONNX file's `metadata_props`, and among a `.pt2` file's extra files."""
 IMAGES = "images"
-_SIDE = 20
+SIDE = 20
 """Where a side is open, of inputs that are no images."""
 
 
@@ -118,7 +118,7 @@ def _examples(model: Any, inputs: Sequence[Input]) -> Iterator[tuple[list[list[i
     side, alone = model.network.default_image_size, model.network.takes_images
     wider = other_side(model.graph, side) - side if alone else 1
     for step, freedom in ((1, "DYNAMIC"), (0, "DYNAMIC"), (0, "AUTO"))[: 1 if alone else None]:
-        heights, others = itertools.count(side, 2 * step), itertools.count(_SIDE, step)
+        heights, others = itertools.count(side, 2 * step), itertools.count(SIDE, step)
         sizes = []
         for one in inputs:
             height = next(heights) if one.is_images else 0

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.errors import InputError
+from converters.formats.programs import SIDE
 from converters.prediction import preprocessed
 from converters.variables import Array, PathLike, listed
 from slimport.graph import Graph, Node, Sides
@@ -23,8 +24,6 @@ BATCH = 2
 SIZE = (97, 128)
 """In a network of strides that keep SAME's sides, every map's height is odd and every map's width even."""
 _FLOATS: Mapping[str, Any] = {}
-SIDE = 20
-"""Of inputs that are no images, where the graph leaves a side open."""
 _CHANNELS = 3
 
 

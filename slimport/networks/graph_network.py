@@ -13,18 +13,7 @@ _PASSING = ("activation", "softmax", "log_softmax", "squeeze", "dropout", "scale
 """The ops that may follow the logits: they pass the number of classes on, or fail where they cannot."""
 
 
-_PREPROCESSING = (
-    "scale",
-    "elementwise",
-    "cast",
-    "pad",
-    "resize",
-    "reshape",
-    "reverse",
-    "gather",
-    "transpose",
-    "concat",
-)
+_PREPROCESSING = ("scale", "elementwise", "cast", "pad", "resize", "reshape", "reverse", "gather", "transpose")
 """The ops that may come before the first layer."""
 _FEWEST = 16
 
