@@ -276,6 +276,15 @@ class Graph:
         return frozenset().union(*map(self.needed_by, self.output_nodes))
 
     @cached_property
+    def scopes_needed(self) -> tuple[frozenset[str], ...]:
+        """For each node, the scopes of the variables that its value depends on."""
+        found: list[frozenset[str]] = []
+        for node in self.nodes:
+            own = (name.rpartition("/")[0] for name, _ in self.variables_of(node))
+            found.append(frozenset(own).union(*(found[index] for index in node.inputs)))
+        return tuple(found)
+
+    @cached_property
     def branches(self) -> tuple[int, ...]:
         """The last nodes of what has variables and the output does not need: auxiliary heads."""
         taken = {index for node in self.nodes for index in node.inputs}

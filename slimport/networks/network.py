@@ -144,16 +144,12 @@ class Network(ABC):
         """
         there = {name.rpartition("/")[0] for name in shapes}
         layers = {name.rpartition("/")[0] for name in self.variables()}
-        if layers <= there:
+        found = layers & there
+        if found in (layers, set()):
             return None
         headless = self.with_classes(None)
         graph = headless.graph()
-        ends = {}
-        for point in graph.end_points:
-            needed = (graph.nodes[index] for index in graph.needed_by(point.node))
-            scopes = {name.rpartition("/")[0] for node in needed for name, _ in graph.variables_of(node)}
-            if scopes and scopes == layers & there:
-                ends[point.name] = point.node
+        ends = {point.name: point.node for point in graph.end_points if graph.scopes_needed[point.node] == found}
         last = max(ends.values(), default=None)
         names = [name for name, node in ends.items() if node == last]
         return replace(headless, final_endpoint=min(names, key=len)) if names else None  # type: ignore[type-var]
