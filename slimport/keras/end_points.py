@@ -70,12 +70,16 @@ def assign(weight: Any, array: Any) -> None:
 
 
 def in_dtype(model: Any, dtype: str) -> Any:
-    """A copy of a model that computes in another dtype, with its weights."""
+    """A copy of a model that computes in a dtype, with its weights; the model itself, if all of it does."""
+    if {layer.dtype_policy.name for layer in model.layers} == {dtype}:
+        return model
 
     def copied(operation: Any) -> Any:
         config = operation.get_config()
         if isinstance(operation, keras.layers.Layer):
-            config["dtype"] = dtype
+            # Random values take long, and are replaced.
+            zeros = {name: "zeros" for name in config if name.endswith("_initializer")}
+            config.update(zeros, dtype=dtype)
         elif "float" in str(config.get("dtype")):
             # A cast to what the layers compute in.
             config["dtype"] = dtype

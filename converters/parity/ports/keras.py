@@ -87,15 +87,16 @@ class KerasPort(Port):
         keras = frameworks.require("keras")
         from slimport.keras.end_points import in_dtype
 
-        try:
-            end_points = _end_points(self._model, self._scope, inputs, dtype, device, self._network)
-        except ValueError:
-            raise
-        # Whatever its backend raises.
-        except Exception as error:
-            raise InputError(f"Keras does not run the model on {shapes(inputs)}: {first_line(error)}") from error
         with keras.device("gpu:0" if device == "cuda" else "cpu"), _full_precision():
-            returned = in_dtype(self._model, dtype)(_tensors(inputs, dtype), training=False)
+            try:
+                model = in_dtype(self._model, dtype)
+                end_points = _end_points(model, self._scope, inputs, dtype, self._network)
+            except ValueError:
+                raise
+            # Whatever its backend raises.
+            except Exception as error:
+                raise InputError(f"Keras does not run the model on {shapes(inputs)}: {first_line(error)}") from error
+            returned = model(_tensors(inputs, dtype), training=False)
             # A tree of names would be in their order, and not in the network's.
             several = [returned[name] for name in self._model.output] if isinstance(returned, dict) else returned
             outputs = [np.asarray(keras.ops.convert_to_numpy(value)) for value in keras.tree.flatten(several)]
@@ -134,25 +135,28 @@ def record_keras(
       model: a functional `keras.Model` of slimport's, of any dtype.
       scope: the scope in the names of the end points.
     """
-    return _end_points(model, scope, [images], dtype, device, network)
+    keras = frameworks.require("keras")
+    from slimport.keras.end_points import in_dtype
+
+    with keras.device("gpu:0" if device == "cuda" else "cpu"), _full_precision():
+        return _end_points(in_dtype(model, dtype), scope, [images], dtype, network)
 
 
 def _end_points(
-    model: Any, scope: str, inputs: Sequence[Array], dtype: str, device: str, network: Network | None
+    model: Any, scope: str, inputs: Sequence[Array], dtype: str, network: Network | None
 ) -> dict[str, Array]:
-    """Runs a Keras model, cloned into the dtype, on its backend; arguments as of `record_keras`."""
+    """Runs a Keras model of this dtype on its backend; arguments as of `record_keras`."""
     keras = frameworks.require("keras")
-    from slimport.keras.end_points import end_points, in_dtype
+    from slimport.keras.end_points import end_points
 
-    with keras.device("gpu:0" if device == "cuda" else "cpu"), _full_precision():
-        run: Any = partial(end_points(in_dtype(model, dtype), scope, network), training=False)
-        if _backend() == "jax":
-            import jax
+    run: Any = partial(end_points(model, scope, network), training=False)
+    if _backend() == "jax":
+        import jax
 
-            # Each layer by itself would be compiled by itself, which takes longer.
-            run = jax.jit(run)
-        outputs = run(_tensors(inputs, dtype))
-        return {name: np.asarray(keras.ops.convert_to_numpy(value)) for name, value in outputs.items()}
+        # Each layer by itself would be compiled by itself, which takes longer.
+        run = jax.jit(run)
+    outputs = run(_tensors(inputs, dtype))
+    return {name: np.asarray(keras.ops.convert_to_numpy(value)) for name, value in outputs.items()}
 
 
 def _tensors(inputs: Sequence[Array], dtype: str) -> Any:
