@@ -23,7 +23,7 @@ import numpy as np
 
 from converters import frameworks
 from converters.formats import OpenFile, target_of
-from converters.parity.tf_slim import building_graphs
+from converters.parity.tf_slim import building_graphs, feeding_variables
 from converters.weights.recognize import Recognition
 from converters.weights.source import Source
 from slimport import networks
@@ -69,7 +69,7 @@ def save(
 
     tf.logging.set_verbosity(tf.logging.ERROR)
     generator = np.random.default_rng(seed)
-    with tf.Graph().as_default(), tf.Session() as session, building_graphs():
+    with tf.Graph().as_default(), tf.Session() as session, building_graphs(), feeding_variables():
         build(tf.placeholder(tf.float32, (1, size, size, in_channels)))
         variables = tf.global_variables()
         values = {
