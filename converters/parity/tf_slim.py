@@ -91,18 +91,20 @@ def building_graphs() -> Iterator[None]:
 def feeding_variables() -> Iterator[None]:
     """Makes the variables of graphs for evaluation, in half as many nodes: their initial values have to be fed.
 
-    An initial value is a placeholder, the second input of the variable's initializer. A variable is one of
-    TensorFlow 1, which is read without a node of its own; while a step of training writes it, others may read either.
+    An initial value is a placeholder, the second input of the variable's initializer. The variables are TensorFlow 1's
+    references, which a step of training might read before or after it writes them.
     """
     import tensorflow.compat.v1 as tf
 
     def initializer(shape: Sequence[int], dtype: Any) -> Any:
         return tf.placeholder(dtype, shape)
 
-    def getter(get_variable: Callable[..., Any], name: str, **arguments: Any) -> Any:
-        return get_variable(name, **{**arguments, "initializer": initializer})
+    def fed(getter: Callable[..., Any], name: str, shape: object = None, **arguments: Any) -> Any:
+        # Without a shape, there is a tensor to start from.
+        own = {} if shape is None else {"initializer": initializer}
+        return getter(name, shape=shape, **{**arguments, **own})
 
-    with tf.variable_scope(tf.get_variable_scope(), custom_getter=getter, use_resource=False):
+    with tf.variable_scope(tf.get_variable_scope(), custom_getter=fed, use_resource=False):
         yield
 
 
