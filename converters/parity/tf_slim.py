@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from converters.checkpoint import Checkpoint
 
 T = TypeVar("T", bound="SlimGraph")
+
+_OF_LAYERS = ("tensorflow.python.keras.utils.version_utils", "tf_keras.src.utils.version_utils")
+"""The modules that choose between layers for graphs and others."""
 
 
 def weights(source: Source) -> tuple[dict[str, Array], str]:
@@ -74,15 +79,22 @@ def building_graphs() -> Iterator[None]:
     """Halves the time in which TensorFlow builds a deep graph.
 
     In a graph, variables are equal if they are the same object. TensorFlow finds out whether it is in one at each of
-    the million comparisons that its legacy layers make; without tensor equality it need not.
+    the million comparisons that its legacy layers make; without tensor equality it need not. Nor need it give a
+    layer's class the bases for graphs each time that it makes such a layer.
     """
     import tensorflow.compat.v1 as tf
 
     enabled = tf.Tensor._USE_EQUALITY
+    modules = [vars(sys.modules[name]) for name in _OF_LAYERS if name in sys.modules]
+    swaps = [(names, names["swap_class"]) for names in modules if "swap_class" in names]
     tf.disable_tensor_equality()
+    for names, swap in swaps:
+        names["swap_class"] = cache(swap)
     try:
         yield
     finally:
+        for names, swap in swaps:
+            names["swap_class"] = swap
         if enabled:
             tf.enable_tensor_equality()
 
