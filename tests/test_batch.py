@@ -146,6 +146,7 @@ def test_what_does_not_go_together_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DASK_DISTRIBUTED__COMM__RETRY__COUNT", "0")
+    monkeypatch.setattr(batch, "_CONNECT_S", 1)
     done = slimport("convert", *(a.replace("RUN", str(run)).replace("OUT", str(tmp_path)) for a in arguments))
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), done
     assert message in done.err
@@ -246,7 +247,10 @@ def test_a_cluster_without_workers_is_said(
     ]
 
 
-def test_a_lost_scheduler_is_one_line(run: Path, tmp_path: Path, start_cluster: Any) -> None:
+def test_a_lost_scheduler_is_one_line(
+    run: Path, tmp_path: Path, start_cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "_CONNECT_S", 1)
     process, address = start_cluster(1)
 
     def killed(done: int, _: int) -> None:

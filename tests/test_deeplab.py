@@ -118,7 +118,7 @@ def test_features_are_those_of_deeplabs_description(
     weights = random_weights(network)
     images = random_images((2, 65, 50, 3))
     ours = tf_slim.record(network, "net", weights, images, "float64", **arguments)
-    with tf.Graph().as_default(), tf_slim.building_graphs(), tf_session() as session:
+    with tf.Graph().as_default(), tf_slim.building_graphs(), tf_slim.feeding_variables(), tf_session() as session:
         inference = slim.arg_scope([slim.batch_norm], is_training=False, fused=False)
         with slim.arg_scope(resnet_v1.resnet_arg_scope()), inference:
             net = features(tf.constant(images, tf.float64), units, root_depths, arguments.get("output_stride"))

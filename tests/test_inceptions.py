@@ -107,7 +107,12 @@ FULL = [
 def test_a_full_size_network_has_slims_variables_in_slims_order(network: networks.Network) -> None:
     builder = slims.builder_of(network)
     side = network.default_image_size
-    with tf.Graph().as_default(), slims.building_graphs(), slim.arg_scope(builder.arg_scope()):
+    with (
+        tf.Graph().as_default(),
+        slims.building_graphs(),
+        slims.feeding_variables(),
+        slim.arg_scope(builder.arg_scope()),
+    ):
         _, end_points = builder.build(network, tf.placeholder(tf.float32, (1, side, side, 3)), scope="net")
         variables = [(v.op.name.removeprefix("net/"), tuple(v.shape.as_list())) for v in tf.global_variables()]
     assert variables == list(network.variables().items())

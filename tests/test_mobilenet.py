@@ -109,7 +109,12 @@ def test_a_training_step_is_slims_which_regularizes_no_depthwise_kernel() -> Non
 def test_the_variables_are_slims_in_slims_order(name: str) -> None:
     network = networks.NETWORKS[name]
     builder = importlib.import_module(f"slimport.nets.{network.family}")
-    with tf.Graph().as_default(), tf_slim.building_graphs(), slim.arg_scope(builder.arg_scope()):
+    with (
+        tf.Graph().as_default(),
+        tf_slim.building_graphs(),
+        tf_slim.feeding_variables(),
+        slim.arg_scope(builder.arg_scope()),
+    ):
         _, end_points = builder.build(network, tf.placeholder(tf.float32, (1, 224, 224, 3)))
         prefix = f"{network.default_scope}/"
         variables = [(v.op.name.removeprefix(prefix), tuple(v.shape.as_list())) for v in tf.global_variables()]

@@ -47,7 +47,12 @@ def slims_graph(network: networks.Network, is_training: bool = False) -> tuple[d
     """The variables and the end points that slim's own code makes, in its order."""
     judge = import_module(f"slimport.nets.{network.family}")
     side = network.default_image_size
-    with tf.Graph().as_default(), tf_slim.building_graphs(), slim.arg_scope(judge.arg_scope()):
+    with (
+        tf.Graph().as_default(),
+        tf_slim.building_graphs(),
+        tf_slim.feeding_variables(),
+        slim.arg_scope(judge.arg_scope()),
+    ):
         images = tf.placeholder(tf.float32, (1, side, side, network.in_channels))
         _, end_points = judge.build(network, images, is_training=is_training, scope="net")
         variables = {v.op.name.removeprefix("net/"): tuple(v.shape.as_list()) for v in tf.global_variables()}

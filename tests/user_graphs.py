@@ -15,6 +15,7 @@ from converters import frameworks
 from converters.formats import models
 from converters.graph_def import UserGraph, read_network
 from converters.graph_def.judge import Judge
+from converters.parity.tf_slim import building_graphs
 from slimport.names import pytorch_name
 from slimport.pytorch.network import Network
 
@@ -48,7 +49,7 @@ def write(build: Build, folder: Path, form: str = "meta", seed: int = 0) -> Writ
       form: one of `FORMS`, or `checkpoint`, which is a `.meta` with its variables beside it.
     """
     graph = tf.Graph()
-    with graph.as_default(), tf.Session(graph=graph) as session:
+    with graph.as_default(), building_graphs(), tf.Session(graph=graph) as session:
         tf.set_random_seed(seed)
         outputs = build()
         variables = tf.global_variables()
