@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -100,11 +100,14 @@ def building_graphs() -> Iterator[None]:
 
 
 @contextmanager
-def feeding_variables() -> Iterator[None]:
-    """Makes the variables of graphs for evaluation, in half as many nodes: their initial values have to be fed.
+def feeding_variables(use_resource: bool = False) -> Iterator[None]:
+    """Makes variables with half as many nodes; their initial values have to be fed.
 
-    An initial value is a placeholder, the second input of the variable's initializer. The variables are TensorFlow 1's
-    references, which a step of training might read before or after it writes them.
+    An initial value is a placeholder, the second input of the variable's initializer.
+
+    Args:
+      use_resource: whether the variables are not TensorFlow 1's references, which take fewer nodes, but which a step of
+        training might read before or after it writes them.
     """
     import tensorflow.compat.v1 as tf
 
@@ -116,7 +119,7 @@ def feeding_variables() -> Iterator[None]:
         own = {} if shape is None else {"initializer": initializer}
         return getter(name, shape=shape, **{**arguments, **own})
 
-    with tf.variable_scope(tf.get_variable_scope(), custom_getter=fed, use_resource=False):
+    with tf.variable_scope(tf.get_variable_scope(), custom_getter=fed, use_resource=use_resource):
         yield
 
 
@@ -166,7 +169,7 @@ class SlimGraph:
             with (
                 slim.arg_scope(builder.arg_scope(weight_decay=weight_decay, **scale)),
                 slim.arg_scope([slim.batch_norm], **fused),
-                nullcontext() if is_training else feeding_variables(),
+                feeding_variables(use_resource=is_training),
             ):
                 self._output, end_points = builder.build(
                     network, self._images, is_training=is_training, scope=scope or "", **arguments
