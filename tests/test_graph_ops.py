@@ -550,14 +550,14 @@ def pytorch_port(network: GraphNetwork, weights: Mapping[str, Array]) -> Any:
 
 def keras_port(network: GraphNetwork, weights: Mapping[str, Array], image_size: Any = None) -> Any:
     from slimport.keras import build
-    from slimport.keras.end_points import assign, variables
+    from slimport.keras.end_points import variables
 
     model = build(network, dtype="float64", image_size=image_size)
     found = variables(model)
     for key, array in weights.items():
         # Keras has no moving averages where the batch's statistics normalize.
         if key in found or "moving_" not in key:
-            assign(found[key], array)
+            found[key].assign(array.reshape(found[key].shape))
     return model
 
 

@@ -118,17 +118,20 @@ def keras_port(network: Network, variables: Variables, **arguments: Any) -> Any:
     Where TensorFlow does not execute eagerly, in a program of TensorFlow 1, it is a part of the default graph, whose
     initializers (`tf.global_variables_initializer()`) have these values.
     """
-    frameworks.require("keras")
-    from slimport.keras import build
-    from slimport.keras.end_points import assign
-    from slimport.keras.end_points import variables as weights_of
-
-    if not executes_eagerly():
-        return _initialized(network, variables, **arguments)
-    model = build(network, **arguments)
+    ops = frameworks.require("keras").ops
+    weights_of = import_module("slimport.keras.end_points").variables
+    model, _ = _without_values(network, **arguments)
     weights = weights_of(model)
     for name, array in variables:
-        assign(weights[name], array)
+        variable = weights[name]
+        # Keras's variables may have more axes of 1.
+        value = np.array(array, variable.dtype).reshape(variable.shape)
+        # To replace a random value takes longer, and in a graph an operation that nobody runs.
+        variable._initializer = lambda _, dtype, value=value: ops.convert_to_tensor(value, dtype)
+        variable._deferred_initialize()
+    for variable in model.variables:
+        if variable._initializer is not None:
+            variable._deferred_initialize()
     return model
 
 
@@ -147,22 +150,6 @@ def eagerly() -> Iterator[None]:
         return
     with import_module("tensorflow.python.eager.context").eager_mode():
         yield
-
-
-def _initialized(network: Network, variables: Variables, **arguments: Any) -> Any:
-    """The Keras port of a network in the default graph; arguments as of `keras_port`."""
-    tf = import_module("tensorflow")
-    weights_of = import_module("slimport.keras.end_points").variables
-    model, _ = _without_values(network, **arguments)
-    weights = weights_of(model)
-    for name, array in variables:
-        variable = weights[name]
-        value = np.array(array, variable.dtype).reshape(variable.shape)
-        # Assigning would add an operation to the graph that nobody runs.
-        variable._initializer = lambda _, dtype, value=value: tf.constant(value, dtype)
-    for variable in model.variables:
-        variable._deferred_initialize()
-    return model
 
 
 def eager_copy(model: Any) -> Any:

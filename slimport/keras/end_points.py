@@ -6,7 +6,6 @@ import itertools
 from typing import Any
 
 import keras
-import numpy as np
 
 from slimport import networks
 from slimport.graph import Graph, scoped
@@ -49,7 +48,7 @@ def end_points(model: Any, scope: str | None = None, network: networks.Network |
 
 
 def variables(model: Any) -> dict[str, Any]:
-    """The model's weights, Keras variables, by slim's names without the model's scope; see `assign`."""
+    """Its weights, Keras variables, by slim's names without the model's scope. Some have more axes of 1 than slim's."""
     found = {}
     for layer in model.layers:
         scope = layer.name.replace("__", "/")
@@ -62,11 +61,6 @@ def variables(model: Any) -> dict[str, Any]:
             elif "seed" not in weight.name:
                 found[scoped(scope, KERAS_LEAVES.get(weight.name, weight.name))] = weight
     return found
-
-
-def assign(weight: Any, array: Any) -> None:
-    """Puts a variable of the graph into one of `variables`, whose shape may have more axes of 1."""
-    weight.assign(np.asarray(array, weight.dtype).reshape(weight.shape))
 
 
 def in_dtype(model: Any, dtype: str) -> Any:
