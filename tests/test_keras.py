@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, SMALL, named, random_images, random_weights
+from conftest import ROOT, SMALL, TRACE_SIZE, MadeOnce, named, random_images, random_weights, save_small
 
-from converters import convert, frameworks, load_keras, verify
+from converters import convert, frameworks, load_keras, trace, verify
 from converters.formats import models
 from converters.parity import ports, tf_slim
 from converters.parity.compare import compare, rounding_of
@@ -75,6 +76,7 @@ def test_end_points_takes_its_scope_from_the_models_name() -> None:
 
 ON_A_BACKEND = """
 import sys
+from dataclasses import replace
 model, source, trace, images, outputs, backend = sys.argv[1:]
 hidden = ("slimport", "converters")
 sys.modules.update(dict.fromkeys(hidden))  # not installed
@@ -88,14 +90,25 @@ sys.exit(not (report.ok and report.backend.endswith(backend)))
 """
 
 
+@pytest.fixture(scope="module")
+def one_unit(made_once: MadeOnce) -> Path:
+    """A checkpoint of a network with a layer of each kind, and a trace of it: JAX compiles each shape."""
+    network = replace(SMALL, blocks=(networks.resnet_v2_block("block1", 4, 1, 1),))
+
+    def make(folder: Path) -> None:
+        trace(save_small(folder / "c", "v2", network), folder / "t.npz", size=TRACE_SIZE)
+
+    return made_once("one_unit", make)
+
+
 @pytest.mark.parametrize("backend", ["tensorflow", "torch", "jax"])
 def test_a_keras_file_loads_without_slimport_on_every_backend_and_is_verified_there(
-    backend: str, small_v2: Path, small_trace: Path, tmp_path: Path
+    backend: str, one_unit: Path, tmp_path: Path
 ) -> None:
-    convert(small_v2, tmp_path / "model.keras")
-    images = random_images((2, 33, 46, 3))
+    convert(one_unit / "c", tmp_path / "model.keras")
+    images = random_images((2, *TRACE_SIZE, 3))
     np.save(tmp_path / "in.npy", images)
-    files = (tmp_path / "model.keras", small_v2, small_trace, tmp_path / "in.npy", tmp_path / "out.npy")
+    files = (tmp_path / "model.keras", one_unit / "c", one_unit / "t.npz", tmp_path / "in.npy", tmp_path / "out.npy")
     done = subprocess.run(
         [sys.executable, "-c", ON_A_BACKEND, *map(str, files), backend],
         cwd=ROOT,
@@ -104,7 +117,7 @@ def test_a_keras_file_loads_without_slimport_on_every_backend_and_is_verified_th
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    expected = np.asarray(load_keras(small_v2)(images))
+    expected = np.asarray(load_keras(one_unit / "c")(images))
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, rtol=1e-4, atol=1e-5)
 
 
