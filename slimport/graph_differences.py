@@ -49,7 +49,7 @@ def differences(known: Graph, other: Graph, image: Sides | None = None) -> tuple
 
     Args:
       image: the height and width of the images, where both are compared for one size: a pool of the whole map is a
-        mean then. None is images of any size.
+        mean then, and to resize to a number is to resize to a map of so many pixels. None is images of any size.
     """
     return tuple(dict.fromkeys(_compare(_Form(known, image), _Form(other, image))))
 
@@ -75,7 +75,7 @@ class _Form:
         self.values: dict[int, int] = {}
         for index in sorted(graph.needed):
             node = graph.nodes[index]
-            self.values[index] = self._add_node(node, tuple(self.values[i] for i in node.inputs))
+            self.values[index] = self._add_node(node, tuple(self.values[i] for i in node.inputs), self.sides[index])
         self.output = self.values[graph.output]
 
     def anchor(self, piece: int) -> str:
@@ -89,15 +89,15 @@ class _Form:
         self.pieces.append(_Piece(kind, scope, inputs, settings))
         return len(self.pieces) - 1
 
-    def _add_node(self, node: Node, inputs: tuple[int, ...]) -> int:
-        value = self._add_operation(node, inputs)
+    def _add_node(self, node: Node, inputs: tuple[int, ...], sides: Sides | None) -> int:
+        value = self._add_operation(node, inputs, sides)
         if node.op != "batch_norm" and node.normalizer is not None and node.op != "instance_norm":
             value = self._put("BatchNorm", node.scope, (value,), _settings(node.normalizer))
         if node.activation:
             value = self._put("activation", node.scope, (value,), {"activation": _activation(node)})
         return value
 
-    def _add_operation(self, node: Node, inputs: tuple[int, ...]) -> int:
+    def _add_operation(self, node: Node, inputs: tuple[int, ...], sides: Sides | None) -> int:
         a = node.attributes
         if node.op == "input":
             return self._put("input", node.scope, (), {"channels": node.channels})
@@ -114,11 +114,14 @@ class _Form:
             return mean if a["keep_dims"] else self._put("squeeze", node.scope, (mean,), {})
         if node.op in ("squeeze", "flatten", "reshape") and self._is_vector(node):
             return inputs[0] if self._is_squeezed(inputs[0]) else self._put("squeeze", node.scope, inputs, {})
-        if node.op == "avg_pool2d" and (sides := self.sides[node.inputs[0]]) and a["padding"] == "VALID":
-            if node.window(sides) == sides:
+        if node.op == "avg_pool2d" and (pooled := self.sides[node.inputs[0]]) and a["padding"] == "VALID":
+            if node.window(pooled) == pooled:
                 return self._put("mean", node.scope, inputs, {})
-            a = {**a, "kernel_size": node.window(sides)}
+            a = {**a, "kernel_size": node.window(pooled)}
         settings = _settings(a)
+        if node.op == "resize" and sides:
+            # Other maps are inputs for their sides alone.
+            settings, inputs = {**settings, "size": sides, "factor": None}, inputs[:1]
         if node.op in _WINDOWS:
             settings = {**settings, "padding": _padding(a)}
             if a["padding"] == "VALID" and before and (zeros := _zeros(before)):

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from converters.graph_def.judge import Judge
 from converters.graph_def.known import likeness
 from converters.parity.tf_slim import builder_of
 from slimport import networks
+from slimport.graph_differences import differences
 from slimport.map_sides import map_sides
 
 tf = user_graphs.tf
@@ -107,6 +109,8 @@ def test_a_trained_inception_v3_is_itself(tmp_path: Path) -> None:
         ("mobilenet_v2", "frozen", False),
         ("mobilenet_v3", "meta", True),
         ("nasnet", "frozen", False),
+        # Its graph of one size resizes to numbers, where the definition has the sides of other maps.
+        ("deeplab", "frozen", False),
     ],
 )
 def test_a_network_of_the_zoo_is_itself(name: str, form: str, is_training: bool, tmp_path: Path) -> None:
@@ -125,6 +129,24 @@ def test_a_network_of_the_zoo_is_itself(name: str, form: str, is_training: bool,
 
     user = read_network(write(build, tmp_path, form).path)
     assert likeness(user, network, "net").differences == ()
+
+
+def test_to_resize_to_numbers_is_the_same_for_images_of_the_size_that_they_are_for() -> None:
+    graph = SMALL_NETWORKS["deeplab"].graph()
+
+    def differs(resized_for: tuple[int, int], image: tuple[int, int] | None) -> bool:
+        sides = map_sides(graph, resized_for)
+        nodes = (
+            replace(node, inputs=node.inputs[:1], attributes={**node.attributes, "size": map_size})
+            if node.op == "resize"
+            else node
+            for node, map_size in zip(graph.nodes, sides, strict=True)
+        )
+        return bool(differences(graph, replace(graph, nodes=tuple(nodes)), image))
+
+    assert not differs((65, 97), (65, 97))
+    assert differs((65, 97), (97, 65))
+    assert differs((65, 97), None)
 
 
 @pytest.mark.parametrize("name", ["inception_resnet_v2", "mobilenet_v3", "nasnet", "vgg"])

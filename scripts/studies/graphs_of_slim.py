@@ -22,7 +22,7 @@ from converters import frameworks
 from converters.errors import InputError
 from converters.graph_def import read_network
 from converters.graph_def.known import likeness
-from converters.parity.tf_slim import builder_of
+from converters.parity.tf_slim import builder_of, building_graphs
 from slimport import networks
 
 FORMS = (".meta, evaluation", ".meta, training", "frozen .pb", "SavedModel")
@@ -52,7 +52,7 @@ def written(network: networks.Network, form: str, folder: Path) -> tuple[Path, i
     frameworks.require("slimport.nets")
     import tensorflow.compat.v1 as tf
 
-    with tf.Graph().as_default() as graph, tf.Session() as session:
+    with tf.Graph().as_default() as graph, tf.Session() as session, building_graphs():
         images, net = build(network, "training" in form)
         nodes = len(graph.as_graph_def().node)
         if form.startswith(".meta"):
