@@ -17,6 +17,7 @@ from converters import convert, frameworks, load_keras, trace, verify
 from converters.formats import models
 from converters.parity import ports, tf_slim
 from converters.parity.compare import compare, rounding_of
+from converters.weights.source import open_source
 from slimport import networks
 
 frameworks.require("keras")
@@ -119,6 +120,19 @@ def test_a_keras_file_loads_without_slimport_on_every_backend_and_is_verified_th
     assert done.returncode == 0, done.stderr[-2000:]
     expected = np.asarray(load_keras(one_unit / "c")(images))
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_of_one_size_is_verified_with_it(slimport: Any, small_v2: Path, tmp_path: Path) -> None:
+    with open_source(small_v2) as source:
+        model = models.keras_model(source, image_size=(40, 51))
+    report = verify(small_v2, model)
+    assert report.ok
+    assert report.inputs == {"images": (2, 40, 51, 3)}
+    model.save(tmp_path / "m.keras")
+    assert slimport("verify", small_v2, tmp_path / "m.keras").code == 0
+    run = slimport("verify", small_v2, tmp_path / "m.keras", "--size", "33")
+    message = "the Keras model takes images of 40x51 alone, not images of 33x33: give --size 40x51"
+    assert (run.code, run.err) == (2, f"slimport: {small_v2}: nothing to compare: {message}\n")
 
 
 def test_float64_is_refused_where_keras_computes_in_float32(

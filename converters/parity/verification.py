@@ -69,8 +69,8 @@ def verify(
       both_dtypes: whether the other dtype is measured too, where the target computes in it; then both count for the
         verdict. None means where `dtype` is None.
       size, batch, seed: of the input, random numbers in the range that the network's preprocessing gives; a size of one
-        number is a square. None is an odd height and an even width where the network takes both, or else the size that
-        it was made for; 2; and 0. With a trace, they are the trace's.
+        number is a square. None is the only size that the model takes, or an odd height and an even width where the
+        network takes both, or else the size that it was made for; 2; and 0. With a trace, they are the trace's.
       images: a file that Pillow reads, or several, preprocessed as in the network's evaluation, in place of random
         numbers; for networks of images alone.
       device: `cpu` or `cuda`, of the port; the TF-Slim graph always runs on the CPU.
@@ -91,7 +91,7 @@ def verify(
         # A converted file may not remember its scope; of a checkpoint's networks, this is the recorded one.
         scope = trace.description.scope
     with _sides(source, converted, port_type, (scope, step, selection, graph), arguments) as sides:
-        asked = Input.of(size, batch, seed, images)
+        asked = Input.of(sides.port.image_size if size is None and trace is None else size, batch, seed, images)
         if trace is not None:
             trace.check(sides.source, sides.arguments, asked)
         slim = trace or run_judge(sides.source, sides.arguments, asked, progress)

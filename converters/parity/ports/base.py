@@ -15,7 +15,7 @@ from converters.errors import InputError
 from converters.formats.models import Variables
 from converters.variables import Array
 from converters.weights.source import Source
-from slimport.graph import scoped
+from slimport.graph import Sides, scoped
 
 
 class Recording(NamedTuple):
@@ -43,6 +43,8 @@ class Port(ABC):
     """How the end points came about, where that is not as usual."""
     lacking: frozenset[str] = frozenset()
     """The end points that the model does not compute, as its output does not need them."""
+    image_size: Sides | None = None
+    """The only height and width of the images that the model takes; None is others too."""
 
     @classmethod
     @abstractmethod

@@ -37,6 +37,9 @@ class KerasPort(Port):
         self._model, self._scope, self.notes = eager_copy(model), scope, notes
         # The layers of a network of slim's tell which it is.
         self._network = network if isinstance(network, GraphNetwork) else None
+        shapes = [tensor.shape for tensor in self._model.inputs]
+        if len(shapes) == 1 and len(shapes[0]) == 4 and None not in shapes[0][1:3]:
+            self.image_size = shapes[0][1:3]
 
     @classmethod
     @eagerly()
@@ -87,6 +90,9 @@ class KerasPort(Port):
         keras = frameworks.require("keras")
         from slimport.keras.end_points import in_dtype
 
+        if self.image_size not in (None, inputs[0].shape[1:3]):
+            only = "{}x{}".format(*self.image_size)
+            raise InputError(f"the Keras model takes images of {only} alone, not {shapes(inputs)}: give --size {only}")
         with keras.device("gpu:0" if device == "cuda" else "cpu"), _full_precision():
             try:
                 model = in_dtype(self._model, dtype)
