@@ -93,7 +93,7 @@ class KerasPort(Port):
         if self.image_size not in (None, inputs[0].shape[1:3]):
             only = "{}x{}".format(*self.image_size)
             raise InputError(f"the Keras model takes images of {only} alone, not {shapes(inputs)}: give --size {only}")
-        with keras.device("gpu:0" if device == "cuda" else "cpu"), _full_precision():
+        with keras.device("gpu:0" if device == "cuda" else "cpu:0"), _full_precision():
             try:
                 model = in_dtype(self._model, dtype)
                 end_points = _end_points(model, self._scope, inputs, dtype, self._network)
@@ -144,7 +144,7 @@ def record_keras(
     keras = frameworks.require("keras")
     from slimport.keras.end_points import in_dtype
 
-    with keras.device("gpu:0" if device == "cuda" else "cpu"), _full_precision():
+    with keras.device("gpu:0" if device == "cuda" else "cpu:0"), _full_precision():
         return _end_points(in_dtype(model, dtype), scope, [images], dtype, network)
 
 
