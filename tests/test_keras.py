@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, SMALL, TRACE_SIZE, MadeOnce, named, random_images, random_weights, save_small
 
-from converters import convert, frameworks, load_keras, trace, verify
+from converters import InputError, convert, frameworks, load_keras, trace, verify
 from converters.formats import models
 from converters.parity import ports, tf_slim
 from converters.parity.compare import compare, rounding_of
@@ -133,6 +133,12 @@ def test_a_model_of_one_size_is_verified_with_it(slimport: Any, small_v2: Path, 
     run = slimport("verify", small_v2, tmp_path / "m.keras", "--size", "33")
     message = "the Keras model takes images of 40x51 alone, not images of 33x33: give --size 40x51"
     assert (run.code, run.err) == (2, f"slimport: {small_v2}: nothing to compare: {message}\n")
+
+
+def test_a_model_without_inputs_cannot_be_compared(small_v2: Path, small_trace: Path) -> None:
+    model = frameworks.require("keras").Sequential([frameworks.require("keras").layers.Conv2D(3, 3)])
+    with pytest.raises(InputError, match="nothing to compare: Keras does not run the model on images of 33x46"):
+        verify(small_v2, model, reference=small_trace)
 
 
 def test_float64_is_refused_where_keras_computes_in_float32(

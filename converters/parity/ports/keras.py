@@ -37,7 +37,8 @@ class KerasPort(Port):
         self._model, self._scope, self.notes = eager_copy(model), scope, notes
         # The layers of a network of slim's tell which it is.
         self._network = network if isinstance(network, GraphNetwork) else None
-        shapes = [tensor.shape for tensor in self._model.inputs]
+        # A model that was never called has no inputs.
+        shapes = [tensor.shape for tensor in getattr(self._model, "inputs", None) or ()]
         if len(shapes) == 1 and len(shapes[0]) == 4 and None not in shapes[0][1:3]:
             self.image_size = shapes[0][1:3]
 
