@@ -2,6 +2,8 @@
 #   source scripts/environment.sh EXTRA
 # Needs only Python 3.10 or newer with pip. PYTHON chooses the interpreter.
 
+# Hundreds of processes import slimport in the tests: its modules are compiled once.
+unset PYTHONDONTWRITEBYTECODE
 extra=$1
 stamp=.venv/.slimport-$extra-$(cat setup.cfg pyproject.toml scripts/constraints.txt scripts/judge.txt | cksum | cut -d' ' -f1)
 
