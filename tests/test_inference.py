@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL, SMALL_NETWORKS, named, pytorch_port, random_images, random_weights
+from conftest import ROOT, SMALL, SMALL_NETWORKS, named, pytorch_port, random_images, random_weights
 
 import slimport.pytorch
 from converters.parity import ports, tf_slim
@@ -114,6 +117,31 @@ def test_optimized_it_is_the_model_and_the_fastest_form_runs() -> None:
     torch.testing.assert_close(optimized(small_images(46, 33)), model(small_images(46, 33)), rtol=0, atol=1e-5)
     with torch.inference_mode():
         torch.testing.assert_close(optimized(small_images(33, 40)), model(small_images(33, 40)), rtol=0, atol=1e-5)
+
+
+FAULTS = """
+import resource
+import torch
+from slimport.pytorch import inference
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(3):
+        torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+print(faults(), inference._keep_freed_memory(), sum(faults() for _ in range(2)) and faults())
+"""
+
+
+def test_memory_that_is_freed_is_kept_where_glibc_is_there() -> None:
+    done = subprocess.run([sys.executable, "-c", FAULTS], cwd=ROOT, capture_output=True, text=True, check=True)
+    before, kept, after = done.stdout.split()
+    assert kept == str(platform.libc_ver()[0] == "glibc")
+    if kept == "True":
+        # 64 MiB are 16,384 pages.
+        assert int(after) < 1000 < int(before)
 
 
 def test_without_a_compiler_the_other_forms_remain(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ For every family: what is folded is found by its layers alone.
 from __future__ import annotations
 
 import copy
+import ctypes
 import statistics
 import sys
 import time
@@ -23,6 +24,8 @@ from slimport.pytorch.network import Part
 from slimport.pytorch.operations import Shared
 
 ROUNDS = 5
+# Of glibc's malloc.h.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 Foldable = layers.Conv2d | layers.SeparableConv2d | layers.FullyConnected
 
 
@@ -142,6 +145,7 @@ def optimize_for_inference(
     example_images: Tensor | None = None,
     *,
     remember: bool = True,
+    keep_memory: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> Optimized:
     """The fastest form of a model on this machine for images like the example: measured here, not assumed.
@@ -158,15 +162,19 @@ def optimize_for_inference(
         of the network's default size.
       remember: whether the choice for a model of this structure, on such images, on this machine, is remembered
         (`slimport.pytorch.remembered`); then only the remembered form is made, and its output is checked.
+      keep_memory: whether the process keeps memory that it frees, all of it and from now on, on Linux with glibc and
+        where the images are on the CPU. Else each run gets the pages of its large maps from the system anew, which can
+        take longer than to compute them.
       progress: called with what is being done; None writes it to a terminal.
 
     Raises:
       ValueError: no example, and the model does not say what it takes.
     """
     images = _example(model) if example_images is None else example_images.detach()
+    kept = keep_memory and not images.is_cuda and _keep_freed_memory()
     progress = _to_terminal if progress is None else progress
     forms = _forms(model, images)
-    of = remembered.key(model, images) if remember else ""
+    of = remembered.key(model, images, kept) if remember else ""
     known = tuple(_trials(remembered.read(of)) if remember else ())
     # Another version may have tried others.
     if known and [trial.name for trial in known] == [form.name for form in forms]:
@@ -180,6 +188,15 @@ def optimize_for_inference(
     usable = {trial.name: trial.seconds for trial in trials if trial.seconds is not None}
     fastest = min(usable, key=lambda name: usable[name])
     return Optimized(next(form for form in forms if form.name == fastest), trials, images.shape)
+
+
+def _keep_freed_memory() -> bool:
+    """Tells glibc to keep what is freed, whatever its size; False where there is none."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        return False
+    # Older versions take no threshold as high; none of their own pages for anything is as good.
+    return bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1) and (mallopt(_MMAP_THRESHOLD, 2**30) or mallopt(_MMAP_MAX, 0)))
 
 
 def _forms(model: nn.Module, images: Tensor) -> list[_Form]:

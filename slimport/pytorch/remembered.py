@@ -26,11 +26,12 @@ def path() -> Path:
     return (Path(folder).expanduser() if folder else caches / "slimport") / "inference.json"
 
 
-def key(model: nn.Module, images: Tensor) -> str:
+def key(model: nn.Module, images: Tensor, keeps_memory: bool) -> str:
     """A digest of everything but the weights that decides which form is the fastest."""
     device = torch.cuda.get_device_name(images.device) if images.is_cuda else platform.processor()
     shapes = [(name, list(tensor.shape), str(tensor.dtype)) for name, tensor in model.state_dict().items()]
-    machine = device, platform.machine(), torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
+    threads, capability = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
+    machine = device, platform.machine(), threads, capability, keeps_memory
     described = repr((type(model).__qualname__, repr(model), shapes, list(images.shape), machine, torch.__version__))
     return hashlib.sha256(described.encode()).hexdigest()
 
