@@ -77,7 +77,6 @@ def test_end_points_takes_its_scope_from_the_models_name() -> None:
 
 ON_A_BACKEND = """
 import sys
-from dataclasses import replace
 model, source, trace, images, outputs, backend = sys.argv[1:]
 hidden = ("slimport", "converters")
 sys.modules.update(dict.fromkeys(hidden))  # not installed

@@ -94,7 +94,7 @@ class KerasPort(Port):
         if self.image_size not in (None, inputs[0].shape[1:3]):
             only = "{}x{}".format(*self.image_size)
             raise InputError(f"the Keras model takes images of {only} alone, not {shapes(inputs)}: give --size {only}")
-        with keras.device("gpu:0" if device == "cuda" else "cpu:0"), _full_precision():
+        with _on(device):
             try:
                 model = in_dtype(self._model, dtype)
                 end_points = _end_points(model, self._scope, inputs, dtype, self._network)
@@ -142,10 +142,10 @@ def record_keras(
       model: a functional `keras.Model` of slimport's, of any dtype.
       scope: the scope in the names of the end points.
     """
-    keras = frameworks.require("keras")
+    frameworks.require("keras")
     from slimport.keras.end_points import in_dtype
 
-    with keras.device("gpu:0" if device == "cuda" else "cpu:0"), _full_precision():
+    with _on(device):
         return _end_points(in_dtype(model, dtype), scope, [images], dtype, network)
 
 
@@ -194,6 +194,13 @@ def _policies(config: str | bytes) -> dict[str, str]:
 
 def _backend() -> str:
     return str(frameworks.require("keras").config.backend())
+
+
+@contextmanager
+def _on(device: str) -> Iterator[None]:
+    """Keras on `cpu` or `cuda`, without TF32."""
+    with frameworks.require("keras").device("gpu:0" if device == "cuda" else "cpu:0"), _full_precision():
+        yield
 
 
 @contextmanager
